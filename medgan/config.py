@@ -1,0 +1,286 @@
+"""The configuration: one strict YAML file for a domain, read by ``train`` and ``compare`` alike.
+
+An unknown key, a wrong type or a value out of range is an :class:`~medgan.errors.InputFault` that names the dotted
+path, the value and the nearest known key. Only the safe YAML loader is used: a file can hold no code.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from medgan.errors import InputFault
+
+Triple = tuple[int, int, int]
+MAX_CONFIG_BYTES = 1_000_000
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Which cases there are, and who may see which."""
+
+    root: Path = Field(Path("data"), description="folder (or CSV manifest, or dataset.json) of the cohort")
+    download: bool = Field(False, description="fetch the Decathlon task into root first (needs a network)")
+    decathlon_task: str | None = Field(None, description="name for download, e.g. Task04_Hippocampus")
+    modality: Literal["mri", "ct", "mask"] = Field("mri", description="what the voxels are")
+    class_key: str | None = Field(None, description="manifest column that holds the class")
+    classes: tuple[str, ...] = Field((), description="classes to keep, in order; cases of others count as without class")
+    labels: dict[int, str] = Field({}, description="label values and names; empty: the cohort's own")
+    labelled: int | None = Field(None, ge=1, description="training cases that keep label and class; the rest lose both")
+    validation: float = Field(0.15, ge=0, lt=1, description="share of patients kept for validation")
+    test: float = Field(0.3, ge=0, lt=1, description="share of patients kept for the test")
+    split_seed: int = Field(0, ge=0, description="seed of the split by patient; a split column takes precedence")
+
+    @model_validator(mode="after")
+    def _shares_leave_training_cases(self) -> DataConfig:
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation + test must be below 1, got {self.validation + self.test}")
+        return self
+
+
+class IntensityConfig(Section):
+    """How voxel values become the network's range 0 to 1; the inverse gives back the source's scale."""
+
+    kind: Literal["robust", "window", "unit"] = Field("robust", description="percentiles of the volume, a fixed window, or as is")
+    lower: float = Field(0.5, ge=0, lt=50, description="robust: percentile of the volume that becomes 0")
+    upper: float = Field(99.5, gt=50, le=100, description="robust: percentile of the volume that becomes 1")
+    window: tuple[float, float] = Field((-160.0, 240.0), description="window: values (HU) that become 0 and 1")
+
+    @model_validator(mode="after")
+    def _window_ascends(self) -> IntensityConfig:
+        if self.window[0] >= self.window[1]:
+            raise ValueError(f"window must ascend, got {self.window}")
+        return self
+
+
+class PreprocessConfig(Section):
+    """From a volume of any size to the grid the networks work on."""
+
+    shape: Triple = Field((32, 32, 32), description="voxels of the grid along R, A, S; multiples of 8")
+    spacing: tuple[float, float, float] | None = Field(None, description="mm of a grid voxel; none: the volume's own")
+    fit: Literal["crop", "resize"] = Field("crop", description="crop/pad about the centre at `spacing`, or stretch to fit")
+    intensity: IntensityConfig = IntensityConfig()
+
+    @model_validator(mode="after")
+    def _grid_fits_the_network(self) -> PreprocessConfig:
+        if any(n < 16 or n % 8 for n in self.shape):
+            raise ValueError(f"shape must be multiples of 8, at least 16, got {list(self.shape)}")
+        if self.spacing is not None and min(self.spacing) <= 0:
+            raise ValueError(f"spacing must be positive, got {list(self.spacing)}")
+        return self
+
+
+class ModelConfig(Section):
+    """Generator and discriminator."""
+
+    latent: int = Field(32, ge=2, le=512, description="length of the noise vector z")
+    width: int = Field(16, ge=4, le=256, description="channels at half resolution; doubled at each further level")
+    basis: int = Field(16, ge=0, le=256, description="learned constant fields at the coarsest level that z can weigh")
+    max_velocity: float = Field(0.08, ge=0, le=0.5, description="bound of the velocity field, as a share of each axis' length")
+    max_rotation: float = Field(0.25, ge=0, le=1, description="bound of the affine's rotation generators, rad")
+    max_scale: float = Field(0.2, ge=0, le=1, description="bound of the affine's log-scale and shear generators")
+    max_shift: float = Field(0.06, ge=0, le=0.5, description="bound of the affine's shift, as a share of each axis' length")
+    max_gain: float = Field(0.3, ge=0, le=2, description="bound of the log gain field")
+    max_offset: float = Field(0.1, ge=0, le=1, description="bound of the offset field, in units of the 0 to 1 range")
+    max_texture: float = Field(0.0, ge=0, le=1, description="bound of the band-limited texture residual; 0 leaves it out")
+
+
+class TrainingConfig(Section):
+    """The adversarial training of the generator."""
+
+    steps: int = Field(2000, ge=1, description="updates of the generator")
+    max_minutes: float | None = Field(None, gt=0, description="stop after this much training time, at the next step")
+    batch: int = Field(6, ge=1, description="pairs in an update")
+    generator_rate: float = Field(2e-4, gt=0, description="learning rate of the generator")
+    discriminator_rate: float = Field(2e-4, gt=0, description="learning rate of the discriminator")
+    betas: tuple[float, float] = Field((0.0, 0.99), description="Adam's betas, both networks")
+    loss: Literal["relativistic", "nonsaturating", "hinge", "wgan-gp"] = Field("relativistic", description="adversarial loss")
+    penalty: float = Field(1.0, ge=0, description="weight of R1 + R2 (of the gradient penalty for wgan-gp)")
+    penalty_every: int = Field(4, ge=1, description="lazy penalty: every so many updates, weighted accordingly")
+    mismatch: float = Field(0.5, ge=0, description="weight of pairs of two classes as further negatives")
+    mode_seeking_shape: float = Field(1.0, ge=0, description="weight of the term that keeps deformations of two z apart")
+    mode_seeking_appearance: float = Field(0.5, ge=0, description="weight of the same for appearance")
+    shape_spread: float = Field(1.5, ge=0, description="mode seeking: wanted RMS distance of two z's displacements, voxels")
+    appearance_spread: float = Field(0.04, ge=0, description="mode seeking: wanted RMS distance of two z's appearance, 0 to 1 range")
+    smoothness: float = Field(1.0, ge=0, description="weight of the bending of the displacement field")
+    appearance_smoothness: float = Field(1.0, ge=0, description="weight of the gradient of the gain and offset fields")
+    magnitude: float = Field(0.02, ge=0, description="weight of the mean squared displacement and appearance change")
+    ema_halflife: float = Field(500, gt=0, description="half-life of the generator's moving average, in pairs seen")
+    augment: float = Field(0.8, ge=0, le=1, description="probability of the differentiable augmentation, alike on real and fake")
+    instance_noise: float = Field(0.02, ge=0, description="SD of the noise added to every volume the discriminator sees")
+    fake_buffer: int = Field(0, ge=0, description="past fakes kept and mixed into the discriminator's batch; 0: none")
+    validate_every: int = Field(250, ge=1, description="steps between validations (and choices of the best generator)")
+    picture_every: int = Field(250, ge=1, description="steps between pictures of siblings")
+    state_every: int = Field(250, ge=1, description="steps between states to resume from; two are kept")
+    log_every: int = Field(10, ge=1, description="steps between logged losses")
+    patience: int = Field(0, ge=0, description="validations without a better score before stopping; 0: never")
+    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Fabric's precision")
+
+
+class AugmentConfig(Section):
+    """How an arm uses the generator."""
+
+    probability: float = Field(0.5, ge=0, le=1, description="share of samples replaced by a sibling")
+    strength: float = Field(1.0, ge=0, le=2, description="0: the identity; 1: what was learned")
+
+
+class CompareConfig(Section):
+    """The study: arms × seeds of the downstream model."""
+
+    task: Literal["segmentation", "classification"] = Field("segmentation", description="what the downstream model does")
+    checkpoint: Path | None = Field(None, description="folder of the trained generator, for the arms that use it")
+    arms: tuple[Literal["none", "classical", "gan", "classical+gan"], ...] = Field(
+        ("none", "classical", "gan", "classical+gan"), min_length=1, description="arms, each against `baseline`"
+    )
+    baseline: str = Field("classical", description="arm the others are compared with")
+    seeds: int = Field(2, ge=1, description="paired seeds: the same initialisation and data order in every arm")
+    steps: int = Field(400, ge=1, description="updates of the downstream model, the same for each arm")
+    batch: int = Field(8, ge=1, description="samples in an update")
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate (AdamW, one-cycle)")
+    width: int = Field(16, ge=4, description="channels of the network's first level")
+    gan: AugmentConfig = AugmentConfig()
+    curve_points: int = Field(4, ge=1, description="validations along the steps, for the curve in the report")
+    bootstrap: int = Field(2000, ge=100, description="resamples of patients and seeds for a confidence interval")
+
+    @model_validator(mode="after")
+    def _baseline_is_an_arm(self) -> CompareConfig:
+        if len(set(self.arms)) != len(self.arms):
+            raise ValueError(f"arms must differ, got {list(self.arms)}")
+        if self.baseline not in self.arms:
+            raise ValueError(f"baseline must be one of the arms {list(self.arms)}, got {self.baseline!r}")
+        return self
+
+
+class TrackingConfig(Section):
+    """Where runs are recorded."""
+
+    kind: Literal["mlflow", "none"] = Field("mlflow", description="tracker")
+    uri: str | None = Field(None, description="MLflow tracking URI; none: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
+    experiment: str = Field("medgan", min_length=1, description="MLflow experiment")
+
+
+class Config(Section):
+    """A whole configuration file."""
+
+    name: str = Field("medgan", min_length=1, description="name of the generator and of its runs")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random except the split")
+    data: DataConfig = DataConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    compare: CompareConfig = CompareConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """The safe loader, without aliases (they can explode) and without duplicate keys (one would be lost)."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        repeated = [key for key in keys if keys.count(key) > 1]
+        if repeated:
+            raise yaml.YAMLError(f"the key {repeated[0]!r} stands twice")
+        return super().construct_mapping(node, deep)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration file and apply ``KEY=VALUE`` overrides, e.g. ``data.root=../scans``.
+
+    Raises:
+        InputFault: the file is missing or no YAML mapping, or a key or value does not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputFault(path, "MISSING_FILE", "there is no such configuration file", "give the path of a YAML file")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise InputFault(path, "CONFIG_SIZE", f"the file is larger than {MAX_CONFIG_BYTES} bytes", "give a medgan configuration")
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputFault(path, "CONFIG_YAML", f"not readable as YAML ({error})", "mend the file") from error
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise InputFault(path, "CONFIG_YAML", f"the top level is a {type(tree).__name__}, not a mapping", "mend the file")
+    for override in overrides:
+        _apply_override(path, tree, override)
+    return parse_config(tree, source=path)
+
+
+def parse_config(tree: dict[str, Any], source: str | Path = "configuration") -> Config:
+    """Validate a nested mapping. ``source`` names its origin in a fault."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise _first_fault(error, source) from None
+
+
+def _apply_override(path: Path, tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise InputFault(path, "CONFIG_OVERRIDE", f"{override!r} is not KEY=VALUE", "write e.g. training.steps=500")
+    try:
+        value = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise InputFault(path, "CONFIG_OVERRIDE", f"the value of {key} is no YAML ({error})", "quote it") from error
+    *parents, last = key.split(".")
+    node = tree
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise InputFault(path, "CONFIG_OVERRIDE", f"{key}: {parent} holds a value, not a section", "name a key inside a section")
+        node = child
+    node[last] = value
+
+
+def _first_fault(error: ValidationError, source: str | Path) -> InputFault:
+    detail = error.errors(include_url=False)[0]
+    location = detail["loc"]
+    dotted = ".".join(str(part) for part in location) or "configuration"
+    value = detail.get("input")
+    if detail["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(dotted, _known_keys(Config), n=1, cutoff=0.0)
+        return InputFault(source, "CONFIG_UNKNOWN_KEY", f"{dotted} is not a known key (value {value!r})", f"did you mean {nearest[0]}?")
+    message = detail["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(value, dict | BaseModel) else f" (value {value!r})"
+    hint = f"change {dotted} in the file or on the command line"
+    return InputFault(source, "CONFIG_VALUE", f"{dotted}: {message}{shown}", hint)
+
+
+def _known_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, field in section.model_fields.items():
+        keys.append(prefix + name)
+        inner = field.annotation
+        if isinstance(inner, type) and not isinstance(inner, types.GenericAlias) and issubclass(inner, BaseModel):
+            keys += _known_keys(inner, f"{prefix}{name}.")
+    return keys
+
+
+def describe(section: type[BaseModel] = Config, prefix: str = "") -> list[tuple[str, str, str]]:
+    """List every key as (dotted key, default, meaning), for the documentation."""
+    rows: list[tuple[str, str, str]] = []
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and typing.get_origin(inner) is None and issubclass(inner, BaseModel):
+            rows += describe(inner, f"{prefix}{name}.")
+        else:
+            rows.append((prefix + name, str(field.default), field.description or ""))
+    return rows

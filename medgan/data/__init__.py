@@ -1,0 +1,1 @@
+"""Cohorts, volumes, and the way from a file to the network's grid."""
