@@ -36,7 +36,9 @@ class DataConfig(Section):
     decathlon_task: str | None = Field(None, description="name for download, e.g. Task04_Hippocampus")
     modality: Literal["mri", "ct", "mask"] = Field("mri", description="what the voxels are")
     class_key: str | None = Field(None, description="manifest column that holds the class")
-    classes: tuple[str, ...] = Field((), description="classes to keep, in order; cases of others count as without class")
+    classes: tuple[str, ...] = Field(
+        (), description="classes to keep, in order; cases of others count as without class"
+    )
     labels: dict[int, str] = Field({}, description="label values and names; empty: the cohort's own")
     labelled: int | None = Field(None, ge=1, description="training cases that keep label and class; the rest lose both")
     validation: float = Field(0.15, ge=0, lt=1, description="share of patients kept for validation")
@@ -53,7 +55,9 @@ class DataConfig(Section):
 class IntensityConfig(Section):
     """How voxel values become the network's range 0 to 1; the inverse gives back the source's scale."""
 
-    kind: Literal["robust", "window", "unit"] = Field("robust", description="percentiles of the volume, a fixed window, or as is")
+    kind: Literal["robust", "window", "unit"] = Field(
+        "robust", description="percentiles of the volume, a fixed window, or as is"
+    )
     lower: float = Field(0.5, ge=0, lt=50, description="robust: percentile of the volume that becomes 0")
     upper: float = Field(99.5, gt=50, le=100, description="robust: percentile of the volume that becomes 1")
     window: tuple[float, float] = Field((-160.0, 240.0), description="window: values (HU) that become 0 and 1")
@@ -70,7 +74,9 @@ class PreprocessConfig(Section):
 
     shape: Triple = Field((32, 32, 32), description="voxels of the grid along R, A, S; multiples of 8")
     spacing: tuple[float, float, float] | None = Field(None, description="mm of a grid voxel; none: the volume's own")
-    fit: Literal["crop", "resize"] = Field("crop", description="crop/pad about the centre at `spacing`, or stretch to fit")
+    fit: Literal["crop", "resize"] = Field(
+        "crop", description="crop/pad about the centre at `spacing`, or stretch to fit"
+    )
     intensity: IntensityConfig = IntensityConfig()
 
     @model_validator(mode="after")
@@ -88,13 +94,19 @@ class ModelConfig(Section):
     latent: int = Field(32, ge=2, le=512, description="length of the noise vector z")
     width: int = Field(16, ge=4, le=256, description="channels at half resolution; doubled at each further level")
     basis: int = Field(16, ge=0, le=256, description="learned constant fields at the coarsest level that z can weigh")
-    max_velocity: float = Field(0.08, ge=0, le=0.5, description="bound of the velocity field, as a share of each axis' length")
+    max_velocity: float = Field(
+        0.08, ge=0, le=0.5, description="bound of the velocity field, as a share of each axis' length"
+    )
     max_rotation: float = Field(0.25, ge=0, le=1, description="bound of the affine's rotation generators, rad")
     max_scale: float = Field(0.2, ge=0, le=1, description="bound of the affine's log-scale and shear generators")
-    max_shift: float = Field(0.06, ge=0, le=0.5, description="bound of the affine's shift, as a share of each axis' length")
+    max_shift: float = Field(
+        0.06, ge=0, le=0.5, description="bound of the affine's shift, as a share of each axis' length"
+    )
     max_gain: float = Field(0.3, ge=0, le=2, description="bound of the log gain field")
     max_offset: float = Field(0.1, ge=0, le=1, description="bound of the offset field, in units of the 0 to 1 range")
-    max_texture: float = Field(0.0, ge=0, le=1, description="bound of the band-limited texture residual; 0 leaves it out")
+    max_texture: float = Field(
+        0.0, ge=0, le=1, description="bound of the band-limited texture residual; 0 leaves it out"
+    )
 
 
 class TrainingConfig(Section):
@@ -106,20 +118,32 @@ class TrainingConfig(Section):
     generator_rate: float = Field(2e-4, gt=0, description="learning rate of the generator")
     discriminator_rate: float = Field(2e-4, gt=0, description="learning rate of the discriminator")
     betas: tuple[float, float] = Field((0.0, 0.99), description="Adam's betas, both networks")
-    loss: Literal["relativistic", "nonsaturating", "hinge", "wgan-gp"] = Field("relativistic", description="adversarial loss")
+    loss: Literal["relativistic", "nonsaturating", "hinge", "wgan-gp"] = Field(
+        "relativistic", description="adversarial loss"
+    )
     penalty: float = Field(1.0, ge=0, description="weight of R1 + R2 (of the gradient penalty for wgan-gp)")
     penalty_every: int = Field(4, ge=1, description="lazy penalty: every so many updates, weighted accordingly")
     mismatch: float = Field(0.5, ge=0, description="weight of pairs of two classes as further negatives")
-    mode_seeking_shape: float = Field(1.0, ge=0, description="weight of the term that keeps deformations of two z apart")
+    mode_seeking_shape: float = Field(
+        1.0, ge=0, description="weight of the term that keeps deformations of two z apart"
+    )
     mode_seeking_appearance: float = Field(0.5, ge=0, description="weight of the same for appearance")
-    shape_spread: float = Field(1.5, ge=0, description="mode seeking: wanted RMS distance of two z's displacements, voxels")
-    appearance_spread: float = Field(0.04, ge=0, description="mode seeking: wanted RMS distance of two z's appearance, 0 to 1 range")
+    shape_spread: float = Field(
+        1.5, ge=0, description="mode seeking: wanted RMS distance of two z's displacements, voxels"
+    )
+    appearance_spread: float = Field(
+        0.04, ge=0, description="mode seeking: wanted RMS distance of two z's appearance, 0 to 1 range"
+    )
     smoothness: float = Field(1.0, ge=0, description="weight of the bending of the displacement field")
     appearance_smoothness: float = Field(1.0, ge=0, description="weight of the gradient of the gain and offset fields")
     magnitude: float = Field(0.02, ge=0, description="weight of the mean squared displacement and appearance change")
     ema_halflife: float = Field(500, gt=0, description="half-life of the generator's moving average, in pairs seen")
-    augment: float = Field(0.8, ge=0, le=1, description="probability of the differentiable augmentation, alike on real and fake")
-    instance_noise: float = Field(0.02, ge=0, description="SD of the noise added to every volume the discriminator sees")
+    augment: float = Field(
+        0.8, ge=0, le=1, description="probability of the differentiable augmentation, alike on real and fake"
+    )
+    instance_noise: float = Field(
+        0.02, ge=0, description="SD of the noise added to every volume the discriminator sees"
+    )
     fake_buffer: int = Field(0, ge=0, description="past fakes kept and mixed into the discriminator's batch; 0: none")
     validate_every: int = Field(250, ge=1, description="steps between validations (and choices of the best generator)")
     picture_every: int = Field(250, ge=1, description="steps between pictures of siblings")
@@ -139,7 +163,9 @@ class AugmentConfig(Section):
 class CompareConfig(Section):
     """The study: arms × seeds of the downstream model."""
 
-    task: Literal["segmentation", "classification"] = Field("segmentation", description="what the downstream model does")
+    task: Literal["segmentation", "classification"] = Field(
+        "segmentation", description="what the downstream model does"
+    )
     checkpoint: Path | None = Field(None, description="folder of the trained generator, for the arms that use it")
     arms: tuple[Literal["none", "classical", "gan", "classical+gan"], ...] = Field(
         ("none", "classical", "gan", "classical+gan"), min_length=1, description="arms, each against `baseline`"
@@ -167,7 +193,9 @@ class TrackingConfig(Section):
     """Where runs are recorded."""
 
     kind: Literal["mlflow", "none"] = Field("mlflow", description="tracker")
-    uri: str | None = Field(None, description="MLflow tracking URI; none: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
+    uri: str | None = Field(
+        None, description="MLflow tracking URI; none: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db"
+    )
     experiment: str = Field("medgan", min_length=1, description="MLflow experiment")
 
 
@@ -210,7 +238,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if not path.is_file():
         raise InputFault(path, "MISSING_FILE", "there is no such configuration file", "give the path of a YAML file")
     if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise InputFault(path, "CONFIG_SIZE", f"the file is larger than {MAX_CONFIG_BYTES} bytes", "give a medgan configuration")
+        raise InputFault(
+            path, "CONFIG_SIZE", f"the file is larger than {MAX_CONFIG_BYTES} bytes", "give a medgan configuration"
+        )
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -218,7 +248,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
-        raise InputFault(path, "CONFIG_YAML", f"the top level is a {type(tree).__name__}, not a mapping", "mend the file")
+        raise InputFault(
+            path, "CONFIG_YAML", f"the top level is a {type(tree).__name__}, not a mapping", "mend the file"
+        )
     for override in overrides:
         _apply_override(path, tree, override)
     return parse_config(tree, source=path)
@@ -245,7 +277,9 @@ def _apply_override(path: Path, tree: dict[str, Any], override: str) -> None:
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise InputFault(path, "CONFIG_OVERRIDE", f"{key}: {parent} holds a value, not a section", "name a key inside a section")
+            raise InputFault(
+                path, "CONFIG_OVERRIDE", f"{key}: {parent} holds a value, not a section", "name a key inside a section"
+            )
         node = child
     node[last] = value
 
@@ -257,7 +291,12 @@ def _first_fault(error: ValidationError, source: str | Path) -> InputFault:
     value = detail.get("input")
     if detail["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(dotted, _known_keys(Config), n=1, cutoff=0.0)
-        return InputFault(source, "CONFIG_UNKNOWN_KEY", f"{dotted} is not a known key (value {value!r})", f"did you mean {nearest[0]}?")
+        return InputFault(
+            source,
+            "CONFIG_UNKNOWN_KEY",
+            f"{dotted} is not a known key (value {value!r})",
+            f"did you mean {nearest[0]}?",
+        )
     message = detail["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(value, dict | BaseModel) else f" (value {value!r})"
     hint = f"change {dotted} in the file or on the command line"

@@ -1,0 +1,234 @@
+"""A checkpoint is a folder: ``generator.safetensors`` and ``checkpoint.json``; no pickle, every file hashed.
+
+``checkpoint.json`` says what the generator was trained on, how, when and with which code, and holds the SHA-256 of the
+weights. Its own SHA-256 is the checkpoint's digest, which every synthetic volume carries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from medgan.config import Config, parse_config
+from medgan.data.preprocess import Preprocessing
+from medgan.errors import InputFault
+from medgan.models.generator import Generator
+
+FORMAT_VERSION = 1
+WEIGHTS = "generator.safetensors"
+RECORD = "checkpoint.json"
+NEW = ".new"
+MAX_RECORD_BYTES = 64_000_000
+LIBRARIES = ("medgan", "torch", "monai", "numpy", "nibabel", "SimpleITK", "pydicom", "lightning-fabric", "safetensors")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a generator came from.
+
+    Attributes:
+        class_names: classes in index order.
+        label_names: label values and names, background left out.
+        channels: image channels.
+        training_cases: ``{"case_id", "patient_id", "content_sha256"}`` of every case the generator has seen.
+        split_digest: SHA-256 of the split by patient.
+        steps: generator updates behind the weights.
+        metrics: validation figures of the weights.
+    """
+
+    class_names: tuple[str, ...]
+    label_names: Mapping[int, str]
+    channels: int
+    training_cases: Sequence[Mapping[str, str]]
+    split_digest: str
+    steps: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A loaded and verified checkpoint."""
+
+    folder: Path
+    generator: Generator
+    config: Config
+    origin: Origin
+    record: Mapping[str, Any]
+    digest: str
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The grid and intensities the generator works on."""
+        return Preprocessing(self.config.preprocess)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write to a temporary name in the same folder, flush to the disk, rename: never a half file under ``path``."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputFault(
+            path.parent,
+            "NOT_WRITABLE",
+            f"could not write {len(content)} bytes ({error.strerror})",
+            "free space or choose another folder",
+        ) from error
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide what comes out."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def save_checkpoint(folder: Path, weights: Mapping[str, Tensor], config: Config, origin: Origin) -> str:
+    """Write a checkpoint and return its digest.
+
+    Both files are written whole under a new name first; only then are they renamed, and a reader that finds the pair
+    half renamed completes it. A crash at any moment leaves the old checkpoint or the new one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    blob = save({k: v.detach().cpu().contiguous() for k, v in weights.items()})
+    record = {
+        "format_version": FORMAT_VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": config.model_dump(mode="json"),
+        "preprocessing": config.preprocess.model_dump(mode="json"),
+        "class_names": list(origin.class_names),
+        "label_names": {str(k): v for k, v in origin.label_names.items()},
+        "channels": origin.channels,
+        "training_cases": [dict(case) for case in origin.training_cases],
+        "split_digest": origin.split_digest,
+        "steps": origin.steps,
+        "metrics": dict(origin.metrics),
+        "versions": library_versions(),
+        "sha256": {WEIGHTS: hashlib.sha256(blob).hexdigest()},
+    }
+    text = json.dumps(record, indent=1, allow_nan=False).encode()
+    write_atomically(folder / (WEIGHTS + NEW), blob)
+    write_atomically(folder / (RECORD + NEW), text)
+    _complete(folder)
+    return hashlib.sha256(text).hexdigest()
+
+
+def _complete(folder: Path) -> None:
+    """Rename what a save has written whole: weights first, record last."""
+    weights, record = folder / (WEIGHTS + NEW), folder / (RECORD + NEW)
+    if weights.exists() and record.exists():
+        weights.replace(folder / WEIGHTS)
+    if record.exists() and not weights.exists():
+        record.replace(folder / RECORD)
+
+
+def load_checkpoint(folder: str | Path) -> Checkpoint:
+    """Read and verify a checkpoint; nothing in it is executed.
+
+    Raises:
+        InputFault: no checkpoint there, another format version, a hash that does not match, or weights of other shapes.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputFault(
+            folder,
+            "MISSING_FILE",
+            "there is no such checkpoint folder",
+            "train one with `medgan train` or mend the path",
+        )
+    if (folder / (RECORD + NEW)).exists() and os.access(folder, os.W_OK):
+        _complete(folder)
+    record_path = folder / RECORD
+    if not record_path.is_file():
+        raise InputFault(
+            folder, "NO_CHECKPOINT", f"the folder holds no {RECORD}", "finish the training or mend the path"
+        )
+    if record_path.stat().st_size > MAX_RECORD_BYTES:
+        raise InputFault(
+            record_path, "CHECKPOINT_SIZE", f"larger than {MAX_RECORD_BYTES} bytes", "get the checkpoint again"
+        )
+    text = record_path.read_bytes()
+    try:
+        record = json.loads(text)
+        version = record["format_version"]
+        if version != FORMAT_VERSION:
+            raise InputFault(
+                record_path,
+                "FORMAT_VERSION",
+                f"format {version!r}, this medgan reads {FORMAT_VERSION}",
+                "use a matching version",
+            )
+        config = parse_config(record["config"], source=record_path)
+        origin = Origin(
+            class_names=tuple(str(name) for name in record["class_names"]),
+            label_names={int(k): str(v) for k, v in record["label_names"].items()},
+            channels=int(record["channels"]),
+            training_cases=record["training_cases"],
+            split_digest=str(record["split_digest"]),
+            steps=int(record["steps"]),
+            metrics=record["metrics"],
+        )
+        expected = record["sha256"][WEIGHTS]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputFault(
+            record_path, "CHECKPOINT_RECORD", f"not a checkpoint record ({error!r})", "get the checkpoint again"
+        ) from error
+    if not 1 <= origin.channels <= 64:
+        raise InputFault(record_path, "CHECKPOINT_RECORD", f"{origin.channels} channels", "get the checkpoint again")
+    generator = Generator(config.model, origin.channels, len(origin.class_names), config.preprocess.shape)
+    _load_weights(folder / WEIGHTS, generator, expected)
+    generator.eval().requires_grad_(False)
+    return Checkpoint(folder, generator, config, origin, record, hashlib.sha256(text).hexdigest())
+
+
+def _load_weights(path: Path, generator: Generator, expected_digest: str) -> None:
+    if not path.is_file():
+        raise InputFault(path, "MISSING_FILE", "the weights are not there", "get the checkpoint again")
+    wanted = generator.state_dict()
+    try:
+        with safe_open(path, framework="pt") as weights:
+            # Shapes first: they stand in the header, so tensors that are too large are refused before they are read.
+            shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+            if shapes != {name: tuple(value.shape) for name, value in wanted.items()}:
+                raise InputFault(
+                    path,
+                    "CHECKPOINT_SHAPES",
+                    "the weights do not fit the recorded configuration",
+                    "get the checkpoint again",
+                )
+            if file_digest(path) != expected_digest:
+                raise InputFault(
+                    path, "CHECKPOINT_HASH", "SHA-256 differs from the recorded one", "get the checkpoint again"
+                )
+            generator.load_state_dict({name: weights.get_tensor(name) for name in wanted})
+    except SafetensorError as error:
+        raise InputFault(
+            path, "CHECKPOINT_WEIGHTS", f"not a safetensors file ({error})", "get the checkpoint again"
+        ) from error

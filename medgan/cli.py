@@ -1,0 +1,268 @@
+"""The command line: one subcommand → one function. Nothing heavy is imported before a command runs.
+
+Exit codes: 0 done; 2 the input or the configuration is at fault; 1 anything else. A fault is one line on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from medgan.errors import InputFault, MedganError
+
+app = typer.Typer(
+    name="medgan",
+    help="Class-preserving GAN augmentation of 3-D CT and MRI, and a study that says whether it helped.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML configuration, e.g. configs/hippocampus.yaml")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="override keys, e.g. data.root=../scans training.steps=500"),
+]
+CheckpointFolder = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="folder of a trained generator")]
+Output = Annotated[Path, typer.Option("--output", help="folder to write")]
+CohortPath = Annotated[
+    Path,
+    typer.Option(
+        "--data", metavar="COHORT", help="CSV manifest, dataset.json, or folder of NIfTI files or DICOM series"
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print machine-readable JSON")]
+
+
+class Sources(StrEnum):
+    """Which cases siblings are made of."""
+
+    training = "training"
+    all = "all"
+
+
+class VolumeFormat(StrEnum):
+    """How synthetic volumes are written."""
+
+    nifti = "nifti"
+
+
+class Engine(StrEnum):
+    """What runs a batch generation."""
+
+    local = "local"
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="log more")] = False,
+) -> None:
+    """Set up logging for every subcommand."""
+    del debug  # looked up in sys.argv by main(), which also serves errors before this runs
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("medgan").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@app.command()
+def demo(output: Output = Path("demo-output")) -> None:
+    """Run the main job on a built-in cohort, offline, in minutes on two CPU cores."""
+    from medgan.demo.run import run_demo
+
+    run_demo(output)
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="cohort, volume or DICOM folder")],
+    class_key: Annotated[str | None, typer.Option(help="manifest column that holds the class")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Validate a cohort, a volume or a DICOM folder; one line per finding."""
+    from medgan.data.check import check as run_check
+
+    findings = run_check(path, class_key=class_key)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], default=str, indent=1))
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.path}: {finding.code}: {finding.message}")
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(2)
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    output: Output,
+    overrides: Overrides = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="start over instead of resuming")] = False,
+) -> None:
+    """Train a generator; resumes when the output folder holds an unfinished run."""
+    from medgan.config import load_config
+
+    settings = load_config(config, overrides or [])
+    from medgan.training.loop import train as run_training
+
+    typer.echo(str(run_training(settings, output, fresh=fresh)))
+
+
+@app.command()
+def evaluate(
+    checkpoint: CheckpointFolder,
+    data: CohortPath,
+    output: Output,
+    siblings: Annotated[int, typer.Option(min=2, help="siblings of each training case")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the noise")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure fidelity, diversity, preservation and privacy: report.json and report.html."""
+    from medgan.evaluation.evaluate import evaluate as run_evaluation
+
+    report = run_evaluation(checkpoint, data, output, siblings=siblings, seed=seed)
+    typer.echo(json.dumps(report, indent=1) if as_json else str(output / "report.html"))
+
+
+@app.command()
+def generate(
+    checkpoint: CheckpointFolder,
+    data: CohortPath,
+    output: Output,
+    count: Annotated[int, typer.Option(min=1, help="number of synthetic volumes")],
+    seed: Annotated[int, typer.Option(min=0, help="seed of the noise")] = 0,
+    strength: Annotated[float, typer.Option(min=0, max=2, help="0: the identity; 1: what was learned")] = 1.0,
+    sources: Annotated[
+        Sources, typer.Option(help="training: of a known cohort, only cases the generator has seen")
+    ] = Sources.training,
+    class_name: Annotated[str | None, typer.Option("--class", help="only sources of this class")] = None,
+    volume_format: Annotated[
+        VolumeFormat, typer.Option("--format", help="how volumes are written")
+    ] = VolumeFormat.nifti,
+    engine: Annotated[Engine, typer.Option(help="what runs the work")] = Engine.local,
+) -> None:
+    """Make synthetic volumes with label maps and sidecars; continues where an interrupted call stopped."""
+    del volume_format, engine  # one of each so far, already checked by their types
+    from medgan.generate.batch import generate as run_generation
+
+    manifest = run_generation(
+        checkpoint,
+        data,
+        output,
+        count=count,
+        seed=seed,
+        strength=strength,
+        sources=sources.value,
+        class_name=class_name,
+    )
+    typer.echo(str(manifest))
+
+
+@app.command()
+def compare(
+    config: ConfigFile,
+    output: Output,
+    overrides: Overrides = None,
+) -> None:
+    """Run the study: arms × seeds of a downstream model, MLflow, results.csv, report.html."""
+    from medgan.config import load_config
+
+    settings = load_config(config, overrides or [])
+    from medgan.comparison.study import compare as run_study
+
+    run_study(settings, output)
+    typer.echo(str(output / "report.html"))
+
+
+@app.command()
+def reproduce(
+    sidecar: Annotated[Path, typer.Argument(metavar="SIDECAR.json", help="the JSON beside a synthetic volume")],
+    output: Annotated[Path, typer.Option("--output", help="file to write, .nii or .nii.gz")],
+    checkpoint: Annotated[Path | None, typer.Option(help="the checkpoint, if it was moved")] = None,
+) -> None:
+    """Make one synthetic volume again, bit for bit, from its sidecar."""
+    from medgan.generate.batch import reproduce as run_reproduction
+
+    if not run_reproduction(sidecar, output, checkpoint):
+        raise MedganError(
+            f"{output}: DIFFERENT: not the recorded voxels, which needs the same hardware and library versions"
+        )
+    typer.echo(f"{output}: identical to the recorded volume")
+
+
+@app.command()
+def info(checkpoint: CheckpointFolder, as_json: AsJson = False) -> None:
+    """Say what a generator was trained on, how, when and with which code; its SHA-256 is verified."""
+    from medgan.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(checkpoint)
+    record = dict(loaded.record) | {"digest": loaded.digest}
+    if as_json:
+        typer.echo(json.dumps(record, indent=1))
+        return
+    origin = loaded.origin
+    patients = {case["patient_id"] for case in origin.training_cases}
+    lines = {
+        "name": loaded.config.name,
+        "created": record["created"],
+        "sha256": f"{loaded.digest} (files verified)",
+        "trained on": f"{len(origin.training_cases)} cases of {len(patients)} patients, {origin.channels} channel(s)",
+        "classes": ", ".join(origin.class_names) or "none",
+        "labels": ", ".join(f"{k} {v}" for k, v in origin.label_names.items()) or "none",
+        "grid": f"{loaded.config.preprocess.shape}, {loaded.config.preprocess.intensity.kind} intensities",
+        "steps": origin.steps,
+        "validation": ", ".join(f"{k} {v:.3f}" for k, v in origin.metrics.items()) or "none",
+        "versions": ", ".join(f"{k} {v}" for k, v in record["versions"].items()),
+    }
+    for name, value in lines.items():
+        typer.echo(f"{name:<12} {value}")
+
+
+def main() -> None:
+    """Run the command line and end with the right exit code."""
+    debug = "--debug" in sys.argv[1:]
+    # --debug is welcome anywhere on the line.
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"] or ["--help"]
+    try:
+        sys.exit(app(args=arguments, prog_name="medgan", standalone_mode=False) or 0)
+    except TyperException as error:
+        command = (
+            f" {arguments[0]}"
+            if arguments[0] in {c.callback.__name__ for c in app.registered_commands if c.callback}
+            else ""
+        )
+        reason = " ".join(error.format_message().split()).rstrip(".")
+        typer.echo(f"medgan{command}: USAGE: {reason}, see `medgan{command} --help`", err=True)
+        sys.exit(2)
+    except InputFault as fault:
+        _end(fault, str(fault), fault.exit_code, debug)
+    except MedganError as error:
+        _end(error, str(error), error.exit_code, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted; run the same command again to go on", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:500]
+        _end(error, f"medgan: {type(error).__name__}: {reason}, run again with --debug for the traceback", 1, debug)
+
+
+def _end(error: Exception, line: str, code: int, debug: bool) -> None:
+    if debug:
+        raise error
+    typer.echo(line, err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

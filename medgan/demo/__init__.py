@@ -1,0 +1,1 @@
+"""``medgan demo``: the main job on a cohort that any machine can build."""

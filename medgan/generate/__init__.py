@@ -1,0 +1,1 @@
+"""Batch generation: sources × n → files and sidecars."""

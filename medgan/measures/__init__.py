@@ -1,0 +1,1 @@
+"""Measures on arrays: a feature space for volumes, and distances between sets of them."""

@@ -1,0 +1,60 @@
+"""Building blocks of the networks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MappingNetwork(nn.Module):
+    """Noise and class to a style vector: ``(B, latent)``, ``(B,)`` → ``(B, style)``.
+
+    Args:
+        latent: length of z.
+        classes: number of classes; one more embedding stands for "class unknown" (index ``classes``).
+        style: length of the style vector.
+    """
+
+    def __init__(self, latent: int, classes: int, style: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(classes + 1, style)
+        self.layers = nn.Sequential(
+            nn.Linear(latent + style, style), nn.LeakyReLU(0.2), nn.Linear(style, style), nn.LeakyReLU(0.2)
+        )
+
+    def forward(self, z: Tensor, class_index: Tensor) -> Tensor:
+        """Return the style of each sample."""
+        style: Tensor = self.layers(torch.cat([z, self.embedding(class_index)], dim=1))
+        return style
+
+
+class ModulatedBlock(nn.Module):
+    """Convolution, group norm, and a scale and shift that the style gives (FiLM, Perez et al. 2018)."""
+
+    def __init__(self, channels_in: int, channels_out: int, style: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv3d(channels_in, channels_out, 3, padding=1)
+        self.norm = nn.GroupNorm(min(8, channels_out // 2), channels_out, affine=False)
+        self.modulation = nn.Linear(style, 2 * channels_out)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Return ``(B, channels_out, d, h, w)``."""
+        scale, shift = self.modulation(style)[:, :, None, None, None].chunk(2, dim=1)
+        h = self.norm(self.convolution(x)) * (1 + scale) + shift
+        return F.leaky_relu(h, 0.2)
+
+
+class DownBlock(nn.Module):
+    """Convolution of stride 2 and a second one, with leaky ReLU; group norm where the network may use it."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, norm: bool) -> None:
+        super().__init__()
+        self.down = nn.Conv3d(channels_in, channels_out, 3, stride=2, padding=1)
+        self.refine = nn.Conv3d(channels_out, channels_out, 3, padding=1)
+        self.norm = nn.GroupNorm(min(8, channels_out // 2), channels_out) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(B, channels_out, D/2, H/2, W/2)``."""
+        h = F.leaky_relu(self.down(x), 0.2)
+        return F.leaky_relu(self.norm(h + self.refine(h)), 0.2)

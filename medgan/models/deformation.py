@@ -1,0 +1,101 @@
+"""Smooth invertible deformations: velocity field and affine, and the warp that applies them.
+
+Coordinates are voxel indices of the grid named, components in array order (D, H, W). A deformation is a map φ from
+output voxel to input position, ``output(p) = input(φ(p))``: first the diffeomorphism, then the affine.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SQUARINGS = 6  # 2**6 Euler steps: velocities of a few voxels move less than a tenth of a voxel in each
+
+
+def voxel_grid(shape: tuple[int, ...] | torch.Size, like: Tensor) -> Tensor:
+    """Return ``(1, 3, D, H, W)`` voxel indices."""
+    axes = [torch.arange(n, dtype=like.dtype, device=like.device) for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+
+
+def sample_at(volume: Tensor, positions: Tensor, mode: str = "bilinear", padding: str = "border") -> Tensor:
+    """Sample ``(B, C, D, H, W)`` at voxel ``positions`` ``(B, 3, d, h, w)``.
+
+    Args:
+        volume: what to sample; float.
+        positions: voxel indices of ``volume``, array order.
+        mode: ``"bilinear"`` (trilinear) or ``"nearest"``.
+        padding: ``"border"``, ``"zeros"`` or ``"reflection"`` beyond the volume.
+    """
+    size = torch.tensor(volume.shape[2:], dtype=positions.dtype, device=positions.device)
+    scale = (2.0 / size).reshape(1, 3, 1, 1, 1)
+    grid = (positions * scale + (scale / 2 - 1)).flip(1).movedim(1, -1)
+    sampled: Tensor = F.grid_sample(volume, grid.to(volume.dtype), mode=mode, padding_mode=padding, align_corners=False)
+    return sampled
+
+
+def smooth_upsample(field: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Bring a control field to ``shape``: linear, then box-filtered once to take off the kinks (a quadratic B-spline)."""
+    field = F.interpolate(field, size=shape, mode="trilinear", align_corners=False)
+    smooth: Tensor = F.avg_pool3d(F.pad(field, (1,) * 6, mode="replicate"), 3, stride=1)
+    return smooth
+
+
+def integrate(velocity: Tensor, squarings: int = SQUARINGS) -> Tensor:
+    """Integrate a stationary velocity field by scaling and squaring (Arsigny et al. 2006).
+
+    Args:
+        velocity: ``(B, 3, D, H, W)`` in voxels of its own grid per unit time.
+        squarings: number of doublings.
+
+    Returns:
+        displacement ``u`` of the same shape: ``exp(v)(p) = p + u(p)``. ``integrate(-v)`` is its inverse.
+    """
+    grid = voxel_grid(velocity.shape[2:], velocity)
+    displacement = velocity / 2**squarings
+    for _ in range(squarings):
+        displacement = displacement + sample_at(displacement, grid + displacement)
+    return displacement
+
+
+def affine_exponential(generators: Tensor) -> Tensor:
+    """Return ``exp`` of ``(B, 4, 4)`` generators (last row zero): invertible, orientation kept."""
+    matrix: Tensor = torch.linalg.matrix_exp(generators.float())
+    return matrix
+
+
+def apply_affine(matrix: Tensor, positions: Tensor, centre: Tensor) -> Tensor:
+    """Apply ``(B, 4, 4)`` about ``centre`` (``(3,)``) to positions ``(B, 3, d, h, w)``."""
+    shape = positions.shape
+    centred = positions.reshape(shape[0], 3, -1) - centre.reshape(1, 3, 1)
+    if centred.shape[0] != matrix.shape[0]:
+        centred = centred.expand(matrix.shape[0], -1, -1)
+    moved = matrix[:, :3, :3] @ centred + matrix[:, :3, 3:]
+    return (moved + centre.reshape(1, 3, 1)).reshape(-1, *shape[1:])
+
+
+def jacobian_determinant(displacement: Tensor) -> Tensor:
+    """Return the Jacobian determinant of ``p + u(p)``, ``(B, D, H, W)``, by central differences.
+
+    Positive everywhere: no fold, topology kept. The share of values ≤ 0 is the fold share.
+    """
+    gradients = torch.gradient(displacement, dim=(2, 3, 4))
+    jacobian = torch.stack(list(gradients), dim=-1).movedim(1, -2)
+    jacobian = jacobian + torch.eye(3, dtype=displacement.dtype, device=displacement.device)
+    a, b, c = jacobian[..., 0, :].unbind(-1)
+    d, e, f = jacobian[..., 1, :].unbind(-1)
+    g, h, i = jacobian[..., 2, :].unbind(-1)
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+
+def bending(displacement: Tensor) -> Tensor:
+    """Return the mean squared second difference along each axis: 0 for an affine map."""
+    terms = [torch.diff(displacement, n=2, dim=dim).square().mean() for dim in (2, 3, 4)]
+    return torch.stack(terms).sum()
+
+
+def roughness(field: Tensor) -> Tensor:
+    """Return the mean squared first difference along each axis: 0 for a constant field."""
+    terms = [torch.diff(field, dim=dim).square().mean() for dim in (2, 3, 4)]
+    return torch.stack(terms).sum()

@@ -1,0 +1,142 @@
+"""What the generator says about a volume: a velocity field, an affine, and an appearance; and how it is applied.
+
+All is predicted on coarse grids that span the network's grid edge to edge, so it can be evaluated at any position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from medgan.models.deformation import (
+    affine_exponential,
+    apply_affine,
+    integrate,
+    jacobian_determinant,
+    sample_at,
+    smooth_upsample,
+    voxel_grid,
+)
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(eq=False)  # not frozen: Fabric rebuilds what a network returns
+class Fields:
+    """A sibling's recipe.
+
+    Attributes:
+        velocity: ``(B, 3, d, h, w)`` control points, in voxels of the network's grid per unit time.
+        generators: ``(B, 4, 4)`` of the affine about the grid's centre, voxels.
+        gain: ``(B, C, d, h, w)`` log gain at the control points.
+        offset: ``(B, C, d, h, w)`` offset in units of the 0..1 range.
+        texture: ``(B, C, 2d, 2h, 2w)`` residual in the same units, or ``None``.
+    """
+
+    velocity: Tensor
+    generators: Tensor
+    gain: Tensor
+    offset: Tensor
+    texture: Tensor | None = None
+
+    def scaled(self, strength: float) -> Fields:
+        """Return the recipe with every part scaled: 0 is the identity, 1 what was learned."""
+        return Fields(
+            self.velocity * strength,
+            self.generators * strength,
+            self.gain * strength,
+            self.offset * strength,
+            None if self.texture is None else self.texture * strength,
+        )
+
+    def inverse_shape(self) -> Fields:
+        """Return the recipe with time reversed in velocity and affine (appearance as it is)."""
+        return replace(self, velocity=-self.velocity, generators=-self.generators)
+
+
+def displacement_field(fields: Fields, shape: Shape) -> Tensor:
+    """Integrate the velocity at half the grid's resolution.
+
+    Returns:
+        ``(B, 3, D/2, H/2, W/2)``: displacement in voxels of the *network's* grid.
+    """
+    half = tuple(n // 2 for n in shape)
+    return integrate(smooth_upsample(fields.velocity, half).float() / 2) * 2
+
+
+def without_folds(fields: Fields, shape: Shape) -> tuple[Fields, Tensor]:
+    """Halve the velocity until the deformation has no fold; return the recipe and its displacement field.
+
+    With the bounds of the configuration this is a guard that rarely acts; with it a positive Jacobian is no hope but
+    a property of every volume that leaves the sampler.
+    """
+    displacement = displacement_field(fields, shape)
+    while bool((jacobian_determinant(displacement / 2) <= 0).any()):
+        fields = replace(fields, velocity=fields.velocity / 2)
+        displacement = displacement_field(fields, shape)
+    return fields, displacement
+
+
+def centre(shape: Shape, like: Tensor) -> Tensor:
+    """Return the grid's centre, voxels."""
+    return (torch.tensor(shape, dtype=like.dtype, device=like.device) - 1) / 2
+
+
+def evaluate(field: Tensor, positions: Tensor, shape: Shape) -> Tensor:
+    """Evaluate a coarse field that spans the grid ``shape`` at grid voxel ``positions``; constant beyond the edge."""
+    coarse = torch.tensor(field.shape[2:], dtype=positions.dtype, device=positions.device)
+    ratio = coarse / torch.tensor(shape, dtype=positions.dtype, device=positions.device)
+    ratio = ratio.reshape(1, 3, 1, 1, 1)
+    return sample_at(field, positions * ratio + (ratio - 1) / 2)
+
+
+def deform(fields: Fields, displacement: Tensor, positions: Tensor, shape: Shape) -> Tensor:
+    """Return φ at grid voxel ``positions`` ``(B or 1, 3, d, h, w)``: the diffeomorphism, then the affine."""
+    positions = positions.expand(displacement.shape[0], -1, -1, -1, -1)
+    moved = positions + evaluate(displacement, positions, shape)
+    return apply_affine(affine_exponential(fields.generators), moved, centre(shape, positions))
+
+
+def deform_inverse(fields: Fields, positions: Tensor, shape: Shape) -> Tensor:
+    """Return φ⁻¹ at ``positions``: the inverse affine, then the diffeomorphism of −v."""
+    back = fields.inverse_shape()
+    moved = apply_affine(affine_exponential(back.generators), positions, centre(shape, positions))
+    return moved + evaluate(displacement_field(back, shape), moved, shape)
+
+
+def appearance_change(fields: Fields, unit: Tensor, positions: Tensor | None, shape: Shape) -> Tensor:
+    """Return ``appearance(x) − x`` for ``unit`` ``(B, C, ...)`` in 0..1.
+
+    Args:
+        unit: values in the network's range.
+        positions: grid voxels of ``unit``'s voxels; ``None`` where they are the grid's own.
+        shape: the grid.
+    """
+    if positions is None:
+        spatial = tuple(unit.shape[2:])
+        gain, offset = (smooth_upsample(f, spatial) for f in (fields.gain, fields.offset))
+        texture = None if fields.texture is None else smooth_upsample(fields.texture, spatial)
+    else:
+        gain, offset = (evaluate(f, positions, shape) for f in (fields.gain, fields.offset))
+        texture = None if fields.texture is None else evaluate(fields.texture, positions, shape)
+    change = unit * torch.expm1(gain) + offset
+    return change if texture is None else change + texture
+
+
+def apply_on_grid(fields: Fields, unit: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply a recipe to volumes on the network's own grid (training).
+
+    Args:
+        fields: recipes of B volumes.
+        unit: ``(B, C, D, H, W)`` in 0..1.
+
+    Returns:
+        siblings of the same shape, and the displacement ``φ(p) − p`` at every grid voxel, ``(B, 3, D, H, W)``.
+    """
+    shape = (unit.shape[2], unit.shape[3], unit.shape[4])
+    grid = voxel_grid(shape, unit)
+    positions = deform(fields, displacement_field(fields, shape), grid, shape)
+    changed = unit + appearance_change(fields, unit, None, shape)
+    return sample_at(changed, positions), positions - grid

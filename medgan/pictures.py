@@ -1,0 +1,267 @@
+"""Figures of volumes, masks and deformations, drawn without a display and without matplotlib's global state.
+
+Volumes are ``(D, H, W)`` arrays along R, A, S: the view is axial, the patient's right on the right, anterior up. A
+volume that is much thinner along R or A is seen along that axis instead.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Image = NDArray[Any]
+Spacing = tuple[float, float, float]
+Labelled = tuple[Image, Image | None]
+
+# Okabe and Ito: told apart by colour-blind eyes too.
+OUTLINES = ("#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#E69F00")
+PANEL_INCHES = 1.9
+DPI = 110
+MANY_COLUMNS = 8
+
+
+def siblings_figure(
+    rows: Sequence[tuple[Image, Image | None, Sequence[Labelled]]], spacing: Spacing | None = None
+) -> Figure:
+    """Draw each source beside its siblings.
+
+    A row shows one slice, where the source's labels are largest (its middle without a label), and one intensity window,
+    that of the source, so that what differs between panels differs between volumes.
+
+    Args:
+        rows: (source volume, its label map or none, [(sibling, its label map or none), ...]); volumes ``(D, H, W)``.
+        spacing: mm between voxels along the axes; none: cubes.
+
+    Raises:
+        ValueError: no rows, or shapes that do not fit.
+    """
+    if not rows:
+        raise ValueError("rows must hold at least one source")
+    columns = 1 + max(len(siblings) for _, _, siblings in rows)
+    figure, axes = _panels(len(rows), columns)
+    for row, (original, label, siblings) in enumerate(rows):
+        plane = _best_slice(original, label)
+        window = _window(original)
+        for column, (volume, mask) in enumerate([(original, label), *siblings]):
+            _require_shape(volume, original.shape, "sibling")
+            _show(axes[row][column], volume, mask, plane=plane, window=window, spacing=spacing)
+    for column in range(columns):
+        axes[0][column].set_title("real" if column == 0 else f"sibling {column}", fontsize=9)
+    return figure
+
+
+def deformation_figure(
+    original: Image,
+    sibling: Image,
+    displacement: Image,
+    jacobian: Image,
+    *,
+    label: Image | None = None,
+    sibling_label: Image | None = None,
+    spacing: Spacing | None = None,
+) -> Figure:
+    """Draw what was done to one volume: source, sibling, difference, warped grid, Jacobian determinant.
+
+    Args:
+        original, sibling: ``(D, H, W)``.
+        displacement: ``(3, D, H, W)`` in voxels; the sibling at ``x`` is the source at ``x + displacement(x)``, and the
+            grid is drawn at those points.
+        jacobian: ``(D, H, W)`` determinant; 1 keeps volume. Values of 0 and below, folds, are marked.
+        label, sibling_label: label maps whose outlines are drawn, and the first of which picks the slice.
+        spacing: mm between voxels along the axes; none: cubes.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    _require_shape(sibling, original.shape, "sibling")
+    _require_shape(jacobian, original.shape, "jacobian")
+    _require_shape(displacement, (3, *original.shape), "displacement")
+    axis, index = plane = _best_slice(original, label)
+    window = _window(original)
+    figure, axes = _panels(1, 5, wide=1.15)
+    real, fake, change, grid, folds = axes[0]
+    _show(real, original, label, plane=plane, window=window, spacing=spacing)
+    _show(fake, sibling, sibling_label, plane=plane, window=window, spacing=spacing)
+    aspect = _aspect(axis, spacing)
+
+    difference = _slice(np.asarray(sibling, dtype=np.float64) - original, axis, index)
+    bound = max(float(np.abs(difference).max()), 1e-6)
+    shown = change.imshow(difference, origin="lower", cmap="RdBu_r", vmin=-bound, vmax=bound, aspect=aspect)
+    figure.colorbar(shown, ax=change, shrink=0.6)
+
+    across, up = (a for a in range(3) if a != axis)
+    moved = [_slice(displacement[a], axis, index) for a in (across, up)]
+    rows, columns = np.indices(moved[0].shape, dtype=np.float64)
+    x, y = columns + moved[0], rows + moved[1]
+    step = max(1, round(max(x.shape) / 24))
+    grid.imshow(
+        _slice(original, axis, index),
+        origin="lower",
+        cmap="gray",
+        vmin=window[0],
+        vmax=window[1],
+        alpha=0.45,
+        aspect=aspect,
+    )
+    grid.plot(x[::step].T, y[::step].T, color="#0072B2", linewidth=0.6)
+    grid.plot(x[:, ::step], y[:, ::step], color="#0072B2", linewidth=0.6)
+
+    grid.set_xlim(-1.5, columns.max() + 1.5)
+    grid.set_ylim(-1.5, rows.max() + 1.5)
+
+    determinant = _slice(np.asarray(jacobian, dtype=np.float64), axis, index)
+    logarithm = np.log2(np.where(determinant > 0, determinant, np.nan))
+    bound = max(float(np.nanmax(np.abs(logarithm), initial=0.0)), 0.1)
+    folds.set_facecolor("#F0E442")  # folds are not drawn over
+    shown = folds.imshow(logarithm, origin="lower", cmap="PuOr", vmin=-bound, vmax=bound, aspect=aspect)
+    figure.colorbar(shown, ax=folds, shrink=0.6)
+
+    least = float(np.min(jacobian))
+    titles = ("real", "sibling", "difference", "where it was sampled", f"log2 Jacobian (least det. {least:.2f})")
+    for panel, title in zip(axes[0], titles, strict=True):
+        panel.set_title(title, fontsize=9)
+    return figure
+
+
+def contact_sheet(
+    volumes: Sequence[Image],
+    labels: Sequence[Image | None] | None = None,
+    titles: Sequence[str] | None = None,
+    spacing: Spacing | None = None,
+) -> Figure:
+    """Draw many volumes on one sheet, each with its own slice and intensity window.
+
+    Args:
+        volumes: ``(D, H, W)`` each, of any shapes.
+        labels: as many label maps or none.
+        titles: as many titles.
+        spacing: mm between voxels along the axes; none: cubes.
+
+    Raises:
+        ValueError: no volumes, or lengths or shapes that do not fit.
+    """
+    if not volumes:
+        raise ValueError("volumes must hold at least one volume")
+    labels = labels if labels is not None else [None] * len(volumes)
+    titles = titles if titles is not None else [""] * len(volumes)
+    if not len(volumes) == len(labels) == len(titles):
+        raise ValueError(f"lengths must match, got {len(volumes)} volumes, {len(labels)} labels, {len(titles)} titles")
+    columns = min(MANY_COLUMNS, len(volumes))
+    figure, axes = _panels(ceil(len(volumes) / columns), columns)
+    panels = [panel for row in axes for panel in row]
+    for panel, volume, label, title in zip(panels, volumes, labels, titles, strict=False):
+        plane = _best_slice(volume, label)
+        _show(panel, volume, label, plane=plane, window=_window(volume), spacing=spacing)
+        panel.set_title(title, fontsize=7)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG: to a temporary name in the same folder, then renamed, so that no half a picture is ever seen."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            figure.savefig(file, format="png", metadata={"Software": None})  # the same figure, the same bytes
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _panels(rows: int, columns: int, wide: float = 1.0) -> tuple[Figure, list[list[Any]]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    size = (PANEL_INCHES * wide * columns, PANEL_INCHES * rows + 0.3)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: list[list[Any]] = [list(row) for row in figure.subplots(rows, columns, squeeze=False)]
+    for panel in (panel for row in axes for panel in row):
+        panel.set_xticks([])
+        panel.set_yticks([])
+        for spine in panel.spines.values():
+            spine.set_visible(False)
+    return figure, axes
+
+
+def _show(
+    panel: Any,
+    volume: Image,
+    label: Image | None,
+    *,
+    plane: tuple[int, int],
+    window: tuple[float, float],
+    spacing: Spacing | None,
+) -> None:
+    axis, index = plane
+    image = _slice(volume, axis, index)
+    aspect = _aspect(axis, spacing)
+    panel.imshow(image, origin="lower", cmap="gray", vmin=window[0], vmax=window[1], aspect=aspect)
+    if label is None:
+        return
+    _require_shape(label, volume.shape, "label")
+    mask = _slice(label, axis, index)
+    for value in np.unique(mask[mask != 0]):
+        # A border of background closes outlines that run into the edge of the slice.
+        inside = np.pad((mask == value).astype(np.float64), 1)
+        rows, columns = (np.arange(-1, n - 1) for n in inside.shape)
+        colour = OUTLINES[(int(value) - 1) % len(OUTLINES)]
+        panel.contour(columns, rows, inside, levels=[0.5], colors=[colour], linewidths=1.1)
+    panel.set_xlim(-0.5, image.shape[1] - 0.5)
+    panel.set_ylim(-0.5, image.shape[0] - 0.5)
+
+
+def _best_slice(volume: Image, label: Image | None) -> tuple[int, int]:
+    """Viewing axis, and the slice in which the labels are largest, each measured by its own largest slice."""
+    if volume.ndim != 3:
+        raise ValueError(f"a volume must be (D, H, W), got the shape {volume.shape}")
+    axis = _view_axis(volume.shape)
+    middle = volume.shape[axis] // 2
+    if label is None:
+        return axis, middle
+    _require_shape(label, volume.shape, "label")
+    in_plane = tuple(a for a in range(3) if a != axis)
+    score = np.zeros(volume.shape[axis])
+    for value in np.unique(label[label != 0]):
+        area = (label == value).sum(axis=in_plane)
+        score += area / area.max()
+    return (axis, int(score.argmax())) if score.any() else (axis, middle)
+
+
+def _view_axis(shape: tuple[int, ...]) -> int:
+    """Axial, unless there are far fewer voxels along another axis than along both that remain."""
+    thinnest = int(np.argmin(shape))
+    return thinnest if thinnest != 2 and 3 * shape[thinnest] < sorted(shape)[1] else 2
+
+
+def _slice(volume: Image, axis: int, index: int) -> Image:
+    """Rows upward along the later axis: anterior (or superior) up once drawn with the origin below."""
+    plane: Image = np.take(volume, index, axis=axis)
+    return plane.T
+
+
+def _aspect(axis: int, spacing: Spacing | None) -> float:
+    across, up = (a for a in range(3) if a != axis)
+    return 1.0 if spacing is None else spacing[up] / spacing[across]
+
+
+def _window(volume: Image) -> tuple[float, float]:
+    lower, upper = (float(v) for v in np.percentile(volume, (0.5, 99.9)))
+    return (lower, upper) if upper > lower else (lower, lower + 1.0)
+
+
+def _require_shape(array: Image, shape: tuple[int, ...], name: str) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{name} must have the shape {tuple(shape)}, got {array.shape}")

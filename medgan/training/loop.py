@@ -1,0 +1,328 @@
+"""Training from a configuration to a checkpoint, top to bottom: setup → fit → validate → save."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning_fabric as lf
+import torch
+from torch import Tensor
+
+from medgan.checkpoint import RECORD, Origin, save_checkpoint
+from medgan.config import Config
+from medgan.data.cohort import Cohort, open_cohort
+from medgan.data.loaders import Prepared, prepare, stack_images
+from medgan.data.preprocess import Preprocessing
+from medgan.data.split import Split, content_hash, split_cohort
+from medgan.errors import InputFault, TrainingFailure
+from medgan.models.discriminator import Discriminator
+from medgan.models.ema import MovingAverage
+from medgan.models.fields import apply_on_grid
+from medgan.models.generator import Generator
+from medgan.pictures import save_figure, siblings_figure
+from medgan.progress import progress_bar
+from medgan.seeding import derive_seed, torch_generator
+from medgan.tracking import Run, Tracker, open_tracker
+from medgan.training.pairs import PairSampler
+from medgan.training.state import TrainingState, has_state, remove_states
+from medgan.training.steps import StepBatch, discriminator_step, generator_step
+from medgan.training.validation import Validator
+
+logger = logging.getLogger(__name__)
+
+PICTURE_ROWS = 4
+PICTURE_SIBLINGS = 4
+# A generator whose two siblings differ by less than this everywhere has collapsed: the noise does nothing.
+COLLAPSE_VOXELS = 0.02
+COLLAPSE_STEPS = 200
+
+
+def train(config: Config, output: Path, *, fresh: bool = False, tracker: Tracker | None = None) -> Path:
+    """Train a generator and return the checkpoint folder.
+
+    Args:
+        config: data, preprocessing, networks, training.
+        output: the checkpoint folder. Where it holds an unfinished run of the same configuration, that is resumed.
+        fresh: start over, whatever the folder holds.
+        tracker: where to record the run; by default the configured one.
+
+    Raises:
+        InputFault: the cohort or the folder is at fault.
+        TrainingFailure: a loss became NaN, or the generator collapsed; the last good state is kept.
+    """
+    _require_free(output, fresh)
+    cohort = open_cohort(config.data)
+    split = split_cohort(cohort, config.data)
+    preprocessing = Preprocessing(config.preprocess)
+    training = prepare(split.training, cohort, preprocessing, "reading training cases")
+    held_out = prepare(split.validation, cohort, preprocessing, "reading validation cases")
+    output.mkdir(parents=True, exist_ok=True)
+    trainer = _Trainer(config, output, cohort, split, training, held_out)
+    if not fresh:
+        trainer.resume()
+    tracker = tracker or open_tracker(config.tracking)
+    with tracker.run(f"train {config.name}", config.model_dump(mode="json"), {"medgan.kind": "training"}) as run:
+        trainer.fit(run)
+    remove_states(output)
+    return output
+
+
+@dataclass(frozen=True, eq=False)
+class _Volumes:
+    """Training volumes on the device, and what pairs are drawn from."""
+
+    images: Tensor
+    class_index: Tensor
+    pairs: PairSampler
+
+
+class _Trainer:
+    """Holds what one training works with; :meth:`fit` is the loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        output: Path,
+        cohort: Cohort,
+        split: Split,
+        training: Sequence[Prepared],
+        held_out: Sequence[Prepared],
+    ) -> None:
+        self.config = config
+        self.output = output
+        self.training = training
+        classes = len(cohort.class_names)
+        self.fabric = lf.Fabric(accelerator="auto", devices=1, precision=config.training.precision)
+        self.volumes = _Volumes(
+            stack_images(training).to(self.fabric.device),
+            torch.tensor([p.class_index if p.class_index >= 0 else classes for p in training]).to(self.fabric.device),
+            PairSampler(training, cohort.class_names, str(cohort.source)),
+        )
+        self.validator = (
+            Validator(self.volumes.images, self.volumes.class_index, stack_images(held_out), config.seed)
+            if held_out
+            else None
+        )
+        self.origin = Origin(
+            cohort.class_names,
+            cohort.label_names,
+            training[0].image.shape[0],
+            [
+                {"case_id": c.case_id, "patient_id": c.patient_id, "content_sha256": content_hash(c)}
+                for c in split.training
+            ],
+            split.digest,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(config.seed, "initialisation"))
+            generator = Generator(config.model, self.origin.channels, classes, config.preprocess.shape)
+            discriminator = Discriminator(config.model, self.origin.channels, classes)
+        rates = config.training
+        optimizer_g = torch.optim.Adam(generator.parameters(), rates.generator_rate, rates.betas)
+        optimizer_d = torch.optim.Adam(discriminator.parameters(), rates.discriminator_rate, rates.betas)
+        self.generator, self.optimizer_g = self.fabric.setup(generator, optimizer_g)
+        self.discriminator, self.optimizer_d = self.fabric.setup(discriminator, optimizer_d)
+        self.state = TrainingState(
+            {"generator": generator, "discriminator": discriminator},
+            MovingAverage(generator, config.training.ema_halflife),
+            {"optimizer_g": optimizer_g, "optimizer_d": optimizer_d},
+        )
+
+    def resume(self) -> None:
+        """Continue the unfinished run in the output folder, if there is one."""
+        found = self.state.load(self.output)
+        if found is None:
+            return
+        # The budget may be extended; anything else would make it another run.
+        theirs, ours = (_without_budget(c) for c in (found, self.config.model_dump(mode="json")))
+        if theirs != ours:
+            key = _first_difference(theirs, ours)
+            raise InputFault(
+                self.output, "OTHER_RUN", f"the folder holds an unfinished run with another {key}",
+                "use the same configuration, another --output, or --fresh to start over",
+            )  # fmt: skip
+        logger.info("resuming at step %d", self.state.step)
+
+    def fit(self, run: Run) -> None:
+        """Update both networks in turn until the budget is spent, or validation no longer improves."""
+        config, state = self.config.training, self.state
+        collapsed = 0
+        with progress_bar() as bar:
+            task = bar.add_task("training", total=config.steps, completed=state.step, note="")
+            while state.step < config.steps and not self._budget_spent():
+                started = time.monotonic()
+                figures = self._step()
+                state.step += 1
+                state.seconds += time.monotonic() - started
+                self._require_sane(figures)
+                collapsed = collapsed + 1 if figures["diversity/shape_voxels"] < COLLAPSE_VOXELS else 0
+                if collapsed >= COLLAPSE_STEPS and config.mode_seeking_shape > 0:
+                    raise TrainingFailure(
+                        f"{self.output}: COLLAPSED: siblings differ by less than {COLLAPSE_VOXELS} voxels for "
+                        f"{COLLAPSE_STEPS} steps, raise training.mode_seeking_shape; the last state is kept"
+                    )
+                bar.update(task, advance=1, note=_note(figures))
+                if state.step % config.log_every == 0:
+                    run.log_metrics({**figures, "seconds": state.seconds}, state.step)
+                if state.step % config.picture_every == 0:
+                    self._picture(run)
+                if state.step % config.validate_every == 0:
+                    self._validate(run)
+                    if config.patience and state.stale >= config.patience:
+                        logger.info("no better validation score in %d validations: stopping", state.stale)
+                        break
+                if state.step % config.state_every == 0:
+                    state.save(self.output, self.config.model_dump(mode="json"))
+        if state.step % config.validate_every:
+            self._validate(run)
+        self._picture(run)
+        run.log_file(self.output / RECORD)
+
+    def _step(self) -> dict[str, float]:
+        config, step = self.config.training, self.state.step
+        rng = torch_generator(self.config.seed, "step", step)
+        batch, sources = self._draw(rng)
+        self.optimizer_d.zero_grad()
+        figures = discriminator_step(
+            self.discriminator,
+            self.generator,
+            batch,
+            config,
+            rng,
+            self.fabric.backward,
+            penalise=step % config.penalty_every == 0,
+            past_fakes=self._past_fakes(sources, batch.source),
+        )
+        self.optimizer_d.step()
+        self.optimizer_g.zero_grad()
+        # The discriminator only passes the gradient on: without its own, the step costs a third less.
+        self.discriminator.requires_grad_(False)
+        more, fakes = generator_step(self.generator, self.discriminator, batch, config, rng, self.fabric.backward)
+        self.discriminator.requires_grad_(True)
+        self.optimizer_g.step()
+        self.state.average.update(self.state.networks["generator"], config.batch)
+        self._remember(sources, fakes)
+        return figures | more
+
+    def _draw(self, rng: torch.Generator) -> tuple[StepBatch, list[int]]:
+        volumes, config = self.volumes, self.config
+        pairs = volumes.pairs.draw(config.training.batch, rng)
+        z, z_other = torch.randn(2, config.training.batch, config.model.latent, generator=rng).to(volumes.images)
+        batch = StepBatch(
+            volumes.images[pairs.source],
+            volumes.images[pairs.partner],
+            volumes.images[pairs.stranger],
+            pairs.has_stranger.to(volumes.images.device),
+            volumes.class_index[pairs.source],
+            z,
+            z_other,
+        )
+        return batch, pairs.source.tolist()
+
+    def _past_fakes(self, sources: list[int], current: Tensor) -> Tensor | None:
+        past = self.state.past_fakes
+        if not self.config.training.fake_buffer or not all(s in past for s in sources):
+            return None
+        return torch.stack([past[s] for s in sources]).to(current)
+
+    def _remember(self, sources: list[int], fakes: Tensor) -> None:
+        past = self.state.past_fakes
+        for source, fake in zip(sources, fakes, strict=True):
+            if source in past or len(past) < self.config.training.fake_buffer:
+                past[source] = fake.float().cpu()
+
+    def _validate(self, run: Run) -> None:
+        """Score the moving average; save it as the checkpoint where it is the best so far."""
+        state = self.state
+        average = state.average.average
+        if self.validator is None:
+            figures: dict[str, float] = {"score": 0.0}
+        else:
+            figures = self.validator(average)  # type: ignore[arg-type]
+            run.log_metrics({f"validation/{k}": v for k, v in figures.items()}, state.step)
+        better = state.best_score is None or self.validator is None or figures["score"] > state.best_score
+        state.stale = 0 if better else state.stale + 1
+        if better:
+            state.best_score = figures["score"]
+            origin = Origin(**{**vars(self.origin), "steps": state.step, "metrics": figures})
+            save_checkpoint(self.output, average.state_dict(), self.config, origin)
+        logger.info("step %d validation %s%s", state.step, _short(figures), " (best so far)" if better else "")
+
+    @torch.no_grad()
+    def _picture(self, run: Run) -> None:
+        """Draw real volumes with siblings, the same sources and noise every time."""
+        average = self.state.average.average
+        rng = torch_generator(self.config.seed, "picture")
+        count = min(PICTURE_ROWS, len(self.training))
+        rows = []
+        for index in torch.randperm(len(self.training), generator=rng)[:count].tolist():
+            unit = self.volumes.images[index : index + 1].expand(PICTURE_SIBLINGS, -1, -1, -1, -1)
+            z = torch.randn(PICTURE_SIBLINGS, self.config.model.latent, generator=rng).to(unit)
+            label = self.volumes.class_index[index : index + 1].expand(PICTURE_SIBLINGS)
+            siblings, _ = apply_on_grid(average(unit, z, label), unit)
+            rows.append((unit[0, 0].cpu().numpy(), None, [(s[0].cpu().numpy(), None) for s in siblings]))
+        path = self.output / "pictures" / f"step-{self.state.step:06d}.png"
+        path.parent.mkdir(exist_ok=True)
+        save_figure(siblings_figure(rows), path)
+        run.log_picture(path, "siblings")
+
+    def _budget_spent(self) -> bool:
+        minutes = self.config.training.max_minutes
+        return minutes is not None and self.state.seconds >= 60 * minutes
+
+    def _require_sane(self, figures: dict[str, float]) -> None:
+        bad = [name for name, value in figures.items() if not math.isfinite(value)]
+        if bad:
+            raise TrainingFailure(
+                f"{self.output}: NOT_FINITE: {bad[0]} is not a number at step {self.state.step}, the last good state "
+                "is kept; lower the learning rates and run the same command again"
+            )
+
+
+def _require_free(output: Path, fresh: bool) -> None:
+    if output.exists() and not output.is_dir():
+        raise InputFault(output, "NOT_A_FOLDER", "--output is a file", "name a folder")
+    if fresh:
+        remove_states(output)
+    elif (output / RECORD).exists() and not has_state(output):
+        raise InputFault(
+            output,
+            "FINISHED_RUN",
+            "the folder holds a finished checkpoint",
+            "name another --output, or start over with --fresh",
+        )
+
+
+def _without_budget(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what makes a run that run: all but the budget, the study and the tracker."""
+    kept = {k: v for k, v in config.items() if k not in ("compare", "tracking")}
+    kept["training"] = {k: v for k, v in config["training"].items() if k not in ("steps", "max_minutes", "patience")}
+    return kept
+
+
+def _first_difference(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> str:
+    for key, value in ours.items():
+        if isinstance(value, dict) and isinstance(theirs.get(key), dict):
+            inner = _first_difference(theirs[key], value, f"{prefix}{key}.")
+            if inner:
+                return inner
+        elif theirs.get(key) != value:
+            return prefix + key
+    return ""
+
+
+def _note(figures: dict[str, float]) -> str:
+    return (
+        f"D {figures['discriminator/loss']:.2f} G {figures['generator/adversarial']:.2f} "
+        f"shape {figures['diversity/shape_voxels']:.2f} vox look {figures['diversity/appearance']:.3f}"
+    )
+
+
+def _short(figures: dict[str, float]) -> str:
+    return " ".join(f"{name} {value:.3f}" for name, value in figures.items())

@@ -1,0 +1,100 @@
+"""Losses as functions of tensors: they know nothing of logging, devices or loops.
+
+Scores are ``(B,)``, higher for "two real patients of this class". Real and fake scores of index ``i`` share the source
+volume, so the relativistic loss compares like with like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medgan.models.deformation import bending, roughness
+from medgan.models.fields import Fields
+
+
+def discriminator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
+    """Return the adversarial loss of the discriminator.
+
+    Args:
+        kind: ``relativistic`` (Jolicoeur-Martineau 2018; Huang et al. 2024, R3GAN), ``nonsaturating`` (Goodfellow et
+            al. 2014), ``hinge`` (Lim & Ye 2017) or ``wgan-gp`` (Gulrajani et al. 2017).
+        real: scores of real pairs.
+        fake: scores of (source, sibling).
+    """
+    if kind == "relativistic":
+        return F.softplus(fake - real).mean()
+    if kind == "nonsaturating":
+        return F.softplus(fake).mean() + F.softplus(-real).mean()
+    if kind == "hinge":
+        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    if kind == "wgan-gp":
+        return fake.mean() - real.mean()
+    raise ValueError(f"unknown adversarial loss {kind!r}")
+
+
+def generator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
+    """Return the adversarial loss of the generator; arguments as in :func:`discriminator_loss`."""
+    if kind == "relativistic":
+        return F.softplus(real - fake).mean()
+    if kind == "nonsaturating":
+        return F.softplus(-fake).mean()
+    if kind in ("hinge", "wgan-gp"):
+        return -fake.mean()
+    raise ValueError(f"unknown adversarial loss {kind!r}")
+
+
+def mismatch_loss(real: Tensor, mismatched: Tensor) -> Tensor:
+    """Return the relativistic loss that ranks a pair of one class above a pair of two (0-dim; 0 for none)."""
+    loss: Tensor = F.softplus(mismatched - real).mean() if len(real) else real.sum()
+    return loss
+
+
+def squared_gradient(score: Callable[[Tensor], Tensor], volumes: Tensor) -> Tensor:
+    """Return the mean squared gradient norm of the score at ``volumes``: R1 at reals, R2 at fakes (Mescheder 2018).
+
+    Always in float32: a second derivative through bfloat16 is noise.
+    """
+    with torch.autocast(volumes.device.type, enabled=False):
+        volumes = volumes.detach().float().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(score(volumes).sum(), volumes, create_graph=True)
+        norm: Tensor = gradient.square().flatten(1).sum(dim=1).mean()
+        return norm
+
+
+def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """Return WGAN-GP's penalty: the gradient's norm between real and fake should be 1. ``mix`` is ``(B, 1, 1, 1, 1)``."""
+    with torch.autocast(real.device.type, enabled=False):
+        between = (mix * real + (1 - mix) * fake).detach().float().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(score(between).sum(), between, create_graph=True)
+        return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def spread_loss(first: Tensor, second: Tensor, wanted: float) -> Tensor:
+    """Return the mode-seeking term for what two noise vectors make of one volume (after Mao et al. 2019, MSGAN).
+
+    Zero once their RMS distance reaches ``wanted``: it keeps the noise from being ignored and then leaves the
+    discriminator the say, where an unbounded term would saturate.
+
+    Args:
+        first, second: ``(B, ...)`` displacements (voxels) or appearance changes (0..1 range) of two z.
+        wanted: RMS distance at which the term is 0, in the same unit.
+    """
+    if wanted == 0:
+        return first.sum() * 0
+    distance = (first - second).square().flatten(1).mean(dim=1).add(1e-8).sqrt()
+    return F.relu(1 - distance / wanted).square().mean()
+
+
+def field_penalty(fields: Fields, displacement: Tensor, *, shape: float, appearance: float) -> Tensor:
+    """Return the penalty on rough fields: bending of the displacement, gradient of gain and offset."""
+    rough = roughness(fields.gain) + roughness(fields.offset) * 10
+    return shape * bending(displacement) * 10 + appearance * rough
+
+
+def magnitude_penalty(displacement: Tensor, change: Tensor) -> Tensor:
+    """Return the mean squared displacement (voxels²) plus that of the appearance change (in tenths of the range)."""
+    return displacement.square().mean() + (change * 10).square().mean()

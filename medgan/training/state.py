@@ -1,0 +1,154 @@
+"""Everything that is state in a training, and nothing else; so a resumed run ends as the uninterrupted one would.
+
+Randomness is no state: each step draws from a stream that is a function of (seed, step).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from medgan.checkpoint import file_digest
+from medgan.errors import InputFault
+from medgan.models.ema import MovingAverage
+
+FOLDER = "training_state"
+KEEP = 2
+TENSORS = "state.safetensors"
+RECORD = "state.json"
+
+
+@dataclass
+class TrainingState:
+    """Networks, moving average, optimisers, and the few numbers that go with them.
+
+    Attributes:
+        networks: by name; the underlying modules, not their Fabric wrappers.
+        average: the generator's moving average.
+        optimizers: by name.
+        step: updates done.
+        seconds: training time spent, over all resumptions.
+        best_score: validation score of the saved checkpoint; ``None`` before the first.
+        stale: validations since then.
+        past_fakes: ``{training case index: sibling}`` of the buffer, where one is used.
+    """
+
+    networks: Mapping[str, nn.Module]
+    average: MovingAverage
+    optimizers: Mapping[str, Optimizer]
+    step: int = 0
+    seconds: float = 0.0
+    best_score: float | None = None
+    stale: int = 0
+    past_fakes: dict[int, Tensor] = field(default_factory=dict)
+
+    def save(self, output: Path, config: Mapping[str, Any]) -> None:
+        """Write the state under ``output/training_state``; the two latest are kept."""
+        folder = output / FOLDER
+        final = folder / f"step-{self.step:08d}"
+        temporary = folder / f".{final.name}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            save_file(self._tensors(), temporary / TENSORS)
+            record = {
+                "config": config,
+                "step": self.step,
+                "seconds": self.seconds,
+                "best_score": self.best_score,
+                "stale": self.stale,
+                "sha256": file_digest(temporary / TENSORS),
+            }
+            (temporary / RECORD).write_text(json.dumps(record, indent=1))
+            for path in (temporary / TENSORS, temporary / RECORD):
+                _flush(path)
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+            _flush(folder)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise InputFault(
+                folder, "NOT_WRITABLE", f"could not save the training state ({error.strerror})",
+                "free some space and run the same command again: it resumes from the state before",
+            ) from error  # fmt: skip
+        for old in _states(output)[:-KEEP]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def load(self, output: Path) -> dict[str, Any] | None:
+        """Load the latest whole state; return its configuration, or ``None`` where there is none."""
+        for folder in reversed(_states(output)):
+            try:
+                record = json.loads((folder / RECORD).read_text())
+                if file_digest(folder / TENSORS) != record["sha256"]:
+                    continue
+                tensors = load_file(folder / TENSORS)
+            except (OSError, ValueError, KeyError):
+                continue
+            self._restore(tensors)
+            self.step, self.seconds = record["step"], record["seconds"]
+            self.best_score, self.stale = record["best_score"], record["stale"]
+            config: dict[str, Any] = record["config"]
+            return config
+        return None
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for name, network in {**self.networks, "average": self.average.average}.items():
+            tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
+        for name, optimizer in self.optimizers.items():
+            for index, slots in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}/{index}/{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+        tensors |= {f"past_fakes/{index}": value for index, value in self.past_fakes.items()}
+        return {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+
+    def _restore(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, network in {**self.networks, "average": self.average.average}.items():
+            network.load_state_dict(_below(tensors, name))
+        for name, optimizer in self.optimizers.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in _below(tensors, name).items():
+                index, slot = key.split("/")
+                state.setdefault(int(index), {})[slot] = value
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        self.past_fakes = {int(key): value for key, value in _below(tensors, "past_fakes").items()}
+
+
+def remove_states(output: Path) -> None:
+    """Remove the states of a finished (or restarted) training."""
+    shutil.rmtree(output / FOLDER, ignore_errors=True)
+
+
+def has_state(output: Path) -> bool:
+    """Whether ``output`` holds an unfinished training."""
+    return bool(_states(output))
+
+
+def _below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    prefix = name + "/"
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _states(output: Path) -> list[Path]:
+    folder = output / FOLDER
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if re.fullmatch(r"step-\d{8}", p.name))
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medgan.config import ModelConfig
+from medgan.models.discriminator import Discriminator
+from medgan.models.ema import MovingAverage
+from medgan.models.fields import Fields, apply_on_grid, without_folds
+from medgan.models.generator import Generator
+
+SHAPE = (16, 24, 16)
+CONFIG = ModelConfig(width=4, latent=6, basis=3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("classes", [0, 1, 4])
+def test_a_recipe_for_any_number_of_channels_and_classes(channels: int, classes: int) -> None:
+    generator = Generator(CONFIG, channels, classes, SHAPE)
+    unit = torch.rand(2, channels, *SHAPE)
+    fields = generator(unit, torch.randn(2, 6), torch.full((2,), classes))
+    siblings, displacement = apply_on_grid(fields, unit)
+    assert siblings.shape == unit.shape
+    assert displacement.shape == (2, 3, *SHAPE)
+    assert Discriminator(CONFIG, channels, classes)(unit, siblings, torch.full((2,), classes)).shape == (2,)
+
+
+def test_the_noise_changes_shape_and_appearance() -> None:
+    generator = Generator(CONFIG, 1, 0, SHAPE)
+    unit = torch.rand(1, 1, *SHAPE)
+    index = torch.zeros(1, dtype=torch.long)
+    a, b = (generator(unit, torch.randn(1, 6), index) for _ in range(2))
+    for name in ("velocity", "generators", "gain", "offset"):
+        assert not torch.allclose(getattr(a, name), getattr(b, name))
+
+
+def test_fields_stay_within_their_bounds() -> None:
+    generator = Generator(CONFIG, 1, 0, SHAPE)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.mul_(50)
+    fields = generator(torch.rand(2, 1, *SHAPE), torch.randn(2, 6), torch.zeros(2, dtype=torch.long))
+    extent = torch.tensor(SHAPE).reshape(1, 3, 1, 1, 1)
+    assert (fields.velocity.abs() <= CONFIG.max_velocity * extent + 1e-5).all()
+    assert fields.gain.abs().max() <= CONFIG.max_gain + 1e-6
+    assert fields.offset.abs().max() <= CONFIG.max_offset + 1e-6
+    assert fields.texture is None
+
+
+def test_texture_is_there_only_when_asked_for() -> None:
+    generator = Generator(CONFIG.model_copy(update={"max_texture": 0.1}), 1, 0, SHAPE)
+    fields = generator(torch.rand(1, 1, *SHAPE), torch.randn(1, 6), torch.zeros(1, dtype=torch.long))
+    assert fields.texture is not None
+    assert 0 < fields.texture.abs().max() <= 0.1
+
+
+def test_strength_zero_is_the_identity_on_the_grid() -> None:
+    generator = Generator(CONFIG, 1, 0, SHAPE)
+    unit = torch.rand(1, 1, *SHAPE)
+    fields = generator(unit, torch.randn(1, 6), torch.zeros(1, dtype=torch.long)).scaled(0.0)
+    siblings, displacement = apply_on_grid(fields, unit)
+    assert displacement.abs().max() < 1e-4
+    assert torch.allclose(siblings, unit, atol=1e-4)
+
+
+def test_a_folding_velocity_is_halved_until_it_does_not_fold() -> None:
+    torch.manual_seed(0)
+    wild = Fields(torch.randn(1, 3, 4, 6, 4) * 40, torch.zeros(1, 4, 4), torch.zeros(1, 1, 4, 6, 4), torch.zeros(1, 1, 4, 6, 4))
+    from medgan.models.deformation import jacobian_determinant
+    from medgan.models.fields import displacement_field
+
+    assert jacobian_determinant(displacement_field(wild, SHAPE) / 2).min() <= 0
+    tamed, displacement = without_folds(wild, SHAPE)
+    assert jacobian_determinant(displacement / 2).min() > 0
+    assert 0 < tamed.velocity.abs().max() < wild.velocity.abs().max()
+
+
+def test_the_moving_average_is_halfway_after_its_halflife() -> None:
+    network = torch.nn.Linear(1, 1)
+    torch.nn.init.zeros_(network.weight)
+    average = MovingAverage(network, halflife=8)
+    torch.nn.init.ones_(network.weight)
+    for _ in range(4):
+        average.update(network, samples=2)
+    assert float(average.average.weight) == pytest.approx(0.5)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from medgan import checkpoint as module
+from medgan.checkpoint import RECORD, WEIGHTS, load_checkpoint
+from medgan.errors import InputFault
+
+
+@pytest.fixture
+def folder(checkpoint_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint_folder, tmp_path / "generator"))
+
+
+def test_what_was_saved_is_loaded(folder: Path) -> None:
+    checkpoint = load_checkpoint(folder)
+    weights = load_file(folder / WEIGHTS)
+    assert all(torch.equal(value, weights[name]) for name, value in checkpoint.generator.state_dict().items())
+    assert checkpoint.origin.label_names == {1: "ball"}
+    assert len(checkpoint.digest) == 64
+
+
+def test_changed_weights_are_refused(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    weights["velocity.bias"] += 1
+    save_file(weights, folder / WEIGHTS)
+    with pytest.raises(InputFault, match="CHECKPOINT_HASH"):
+        load_checkpoint(folder)
+
+
+def test_weights_of_other_shapes_are_refused_by_their_header(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    weights["velocity.bias"] = torch.zeros(1000)
+    save_file(weights, folder / WEIGHTS)
+    with pytest.raises(InputFault, match="CHECKPOINT_SHAPES"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04\x95 a pickle", b"\xff" * 64])
+def test_what_is_no_safetensors_file_is_refused(folder: Path, content: bytes) -> None:
+    (folder / WEIGHTS).write_bytes(content)
+    with pytest.raises(InputFault, match="CHECKPOINT_WEIGHTS"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("record", ["[]", "{", '{"format_version": 1}', '"text"'])
+def test_what_is_no_record_is_refused(folder: Path, record: str) -> None:
+    (folder / RECORD).write_text(record)
+    with pytest.raises(InputFault, match="CHECKPOINT_RECORD"):
+        load_checkpoint(folder)
+
+
+def test_another_format_version_is_named(folder: Path) -> None:
+    record = json.loads((folder / RECORD).read_text()) | {"format_version": 99}
+    (folder / RECORD).write_text(json.dumps(record))
+    with pytest.raises(InputFault, match="FORMAT_VERSION: format 99"):
+        load_checkpoint(folder)
+
+
+def test_missing_folders_and_records_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputFault, match="MISSING_FILE"):
+        load_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(InputFault, match="NO_CHECKPOINT"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("crash_after", [0, 1, 2, 3])
+def test_a_crash_between_any_two_writes_leaves_the_old_or_the_new(
+    crash_after: int, folder: Path, make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = load_checkpoint(folder)
+    changed = old.config.model_copy(update={"name": "new"})
+    real_replace, done = Path.replace, []
+
+    def dying_replace(self: Path, target: Path) -> Path:
+        if len(done) == crash_after:
+            raise KeyboardInterrupt
+        done.append(target)
+        return real_replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", dying_replace)
+    with pytest.raises(KeyboardInterrupt):
+        make_checkpoint(folder, changed)
+    monkeypatch.setattr(Path, "replace", real_replace)
+    assert load_checkpoint(folder).config.name == (old.config.name if crash_after < 2 else "new")
+
+
+def test_the_digest_is_that_of_the_record(folder: Path) -> None:
+    assert load_checkpoint(folder).digest == module.file_digest(folder / RECORD)

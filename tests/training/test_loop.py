@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from medgan.checkpoint import load_checkpoint
+from medgan.config import Config
+from medgan.errors import InputFault, TrainingFailure
+from medgan.training import loop
+from medgan.training.loop import train
+from medgan.training.state import has_state
+
+
+def with_training(config: Config, **changes: object) -> Config:
+    return config.model_copy(update={"training": config.training.model_copy(update=changes)})
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tiny_config, tmp_path_factory.mktemp("trained") / "generator")
+
+
+def test_a_training_leaves_a_verified_checkpoint_and_no_state(trained: Path) -> None:
+    checkpoint = load_checkpoint(trained)
+    assert checkpoint.origin.class_names == ("small", "large")
+    assert [case["case_id"] for case in checkpoint.origin.training_cases] == [f"case{i:02d}" for i in range(6)]
+    assert all(len(case["content_sha256"]) == 64 for case in checkpoint.origin.training_cases)
+    assert checkpoint.origin.metrics["fold_share"] == 0
+    assert not has_state(trained)
+
+
+def test_a_picture_of_siblings_is_there(trained: Path) -> None:
+    assert (trained / "pictures" / "step-000006.png").stat().st_size > 5000
+
+
+def test_nothing_in_the_folder_is_a_pickle(trained: Path) -> None:
+    assert {p.suffix for p in trained.rglob("*") if p.is_file()} <= {".safetensors", ".json", ".png"}
+
+
+def test_the_networks_have_learned_something(trained: Path, tiny_config: Config, tmp_path: Path) -> None:
+    short = train(with_training(tiny_config, steps=1), tmp_path / "short")
+    assert not torch.equal(
+        load_file(trained / "generator.safetensors")["velocity.weight"],
+        load_file(short / "generator.safetensors")["velocity.weight"],
+    )
+
+
+def test_an_interrupted_training_ends_bit_identical(
+    trained: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_step, calls = loop._Trainer._step, []
+
+    def dying_step(self: loop._Trainer) -> dict[str, float]:
+        calls.append(self.state.step)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real_step(self)
+
+    monkeypatch.setattr(loop._Trainer, "_step", dying_step)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config, tmp_path / "run")
+    assert has_state(tmp_path / "run")
+    train(tiny_config, tmp_path / "run")
+    assert calls == [0, 1, 2, 3, 4, 5, 4, 5]
+    a, b = (load_file(folder / "generator.safetensors") for folder in (trained, tmp_path / "run"))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_finished_folder_is_not_overwritten_unless_asked(trained: Path, tiny_config: Config) -> None:
+    before = (trained / "checkpoint.json").read_bytes()
+    with pytest.raises(InputFault, match="FINISHED_RUN"):
+        train(tiny_config, trained)
+    assert (trained / "checkpoint.json").read_bytes() == before
+
+
+def test_another_configuration_does_not_resume(tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "remove_states", lambda _: None)
+    train(with_training(tiny_config, steps=2), tmp_path / "run")
+    with pytest.raises(InputFault, match=r"training\.batch"):
+        train(with_training(tiny_config, steps=4, batch=3), tmp_path / "run")
+
+
+def test_a_loss_that_is_not_a_number_stops_with_the_reason_and_keeps_the_state(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_step = loop._Trainer._step
+
+    def poisoned(self: loop._Trainer) -> dict[str, float]:
+        figures = real_step(self)
+        return figures | {"generator/loss": float("nan")} if self.state.step == 5 else figures
+
+    monkeypatch.setattr(loop._Trainer, "_step", poisoned)
+    with pytest.raises(TrainingFailure, match="generator/loss is not a number at step 6"):
+        train(tiny_config, tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run" / "training_state").iterdir()) == ["step-00000002", "step-00000004"]
+
+
+@pytest.mark.parametrize("loss", ["nonsaturating", "hinge", "wgan-gp"])
+def test_every_selectable_loss_trains(loss: str, tiny_config: Config, tmp_path: Path) -> None:
+    config = with_training(tiny_config, loss=loss, steps=2, fake_buffer=4)
+    assert json.loads((train(config, tmp_path / loss) / "checkpoint.json").read_text())["config"]["training"]["loss"] == loss
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_training_on_the_gpu_gives_a_checkpoint_that_loads_on_the_cpu(tiny_config: Config, tmp_path: Path) -> None:
+    assert load_checkpoint(train(tiny_config, tmp_path / "run")).generator.velocity.weight.device.type == "cpu"
