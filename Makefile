@@ -32,4 +32,4 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/transform.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo-output docs/configuration.md
+	rm -rf $(VENV) build dist *.egg-info demo-output

@@ -107,7 +107,7 @@ def _require_single(folder: Path, slices: list[Slice], along: NDArray[np.float64
         reason = f"{counts[0]} slices at each of {len(counts)} positions: several times, echoes or directions"
         raise InputFault(folder, "FOUR_DIMENSIONAL", reason, "give one of them in a folder of its own")
     places = _places(along[1:][same])
-    reason = f"{int(same.sum())} slices lie where another one lies already (at {places} mm along the normal)"
+    reason = f"slices lie where others lie already, {int(same.sum())} too many (at {places} mm along the normal)"
     raise InputFault(folder, "DUPLICATE_SLICE", reason, "remove the copies")
 
 

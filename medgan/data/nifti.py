@@ -82,7 +82,7 @@ def write_nifti(path: Path, data: NDArray[Any], like: Volume) -> None:
         ValueError: ``data`` has not the shape of ``like``, or is not finite.
         InputFault: the folder has no room.
     """
-    data = np.asarray(data)
+    path, data = Path(path), np.asarray(data)
     if data.ndim != 4 or data.shape[1:] != like.spatial_shape:
         raise ValueError(f"data must be (C, {', '.join(map(str, like.spatial_shape))}), got {data.shape}")
     if not np.isfinite(data).all():
@@ -97,7 +97,7 @@ def write_nifti(path: Path, data: NDArray[Any], like: Volume) -> None:
         image.header.set_slope_inter(like.slope, like.intercept)
     raw = image.to_bytes()
     # Without a time stamp the same voxels give the same bytes.
-    _write_whole(Path(path), gzip.compress(raw, _GZIP_LEVEL, mtime=0) if path.name.endswith(".gz") else raw)
+    _write_whole(path, gzip.compress(raw, _GZIP_LEVEL, mtime=0) if path.name.endswith(".gz") else raw)
 
 
 def _require_channels(path: Path, header: NiftiHeader, channels: int) -> None:

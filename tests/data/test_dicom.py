@@ -10,12 +10,12 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
     JPEG2000Lossless,
-    UID,
     generate_uid,
 )
 
@@ -36,7 +36,9 @@ class Series:
         row, column = np.array(orientation[:3]), np.array(orientation[3:])
         normal = np.cross(row, column)
         uid = generate_uid()
-        self.slices = [self._slice(i, uid, orientation, np.array([-20.0, 30, 5]) + i * step * normal) for i in range(slices)]
+        self.slices = [
+            self._slice(i, uid, orientation, np.array([-20.0, 30, 5]) + i * step * normal) for i in range(slices)
+        ]
 
     def _slice(self, index, uid, orientation, position) -> Dataset:
         ds = Dataset()
@@ -140,7 +142,7 @@ def test_several_missing_slices_are_counted_even_if_no_gap_is_the_true_one(serie
 def test_a_slice_given_twice_is_refused(series, tmp_path):
     folder = series.write(tmp_path / "s")
     (folder / "copy.dcm").write_bytes((folder / "003.dcm").read_bytes())
-    _fault(folder, "DUPLICATE_SLICE", "1 slices lie where another")
+    _fault(folder, "DUPLICATE_SLICE", "lie where others lie already, 1 too many")
 
 
 def test_a_stack_repeated_in_time_is_four_dimensional(tmp_path):
@@ -218,7 +220,7 @@ def test_a_compression_nobody_decodes_is_named_with_the_package(series, tmp_path
     folder = tmp_path / "t"
     folder.mkdir()
     for index, part in enumerate(series.slices):
-        part.save_as(folder / f"{index}.dcm", implicit_vr=False, little_endian=True)
+        part.save_as(folder / f"{index}.dcm", implicit_vr=False, little_endian=True, enforce_file_format=True)
     _fault(folder, "NO_DECODER", "1.2.3.4.5")
 
 

@@ -4,6 +4,7 @@ import gzip
 import logging
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -124,6 +125,13 @@ def test_the_size_budget_can_be_set(tmp_path):
         read_gated(path, max_bytes=1000)
     with pytest.raises(InputFault, match="SIZE"):
         peek_header(path, max_bytes=1000)
+
+
+def test_a_volume_larger_than_the_free_memory_is_refused(tmp_path, monkeypatch):
+    path = _save(tmp_path / "a.nii.gz")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+    with pytest.raises(InputFault, match=r"SIZE: the volume needs 2272 bytes, 1000 are free"):
+        read_nifti(path)
 
 
 def test_a_gzip_bomb_is_refused_without_unpacking_it(tmp_path):

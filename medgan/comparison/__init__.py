@@ -1,0 +1,1 @@
+"""The study: does an augmentation help a downstream model? Arms × paired seeds, statistics, a report."""

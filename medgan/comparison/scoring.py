@@ -1,0 +1,154 @@
+"""Figures of single cases, by MONAI's metrics, and the headline made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medgan.comparison.results import RunRecord, Score, patient_table, probability_table
+from medgan.comparison.statistics import weighted_auc, weighted_balanced_accuracy
+from medgan.data.cohort import Case
+
+Split = Literal["validation", "test"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the downstream model is to find.
+
+    Attributes:
+        kind: ``segmentation`` or ``classification``.
+        structures: names of the label values, background left out (segmentation).
+        label_values: the values in the label maps, in the same order (segmentation).
+        class_names: classes in index order (classification).
+        spacing: mm of a grid voxel along R, A, S, where the grid has a fixed one; distances are in voxels without.
+    """
+
+    kind: Literal["segmentation", "classification"]
+    structures: tuple[str, ...] = ()
+    label_values: tuple[int, ...] = ()
+    class_names: tuple[str, ...] = ()
+    spacing: tuple[float, float, float] | None = None
+
+    @property
+    def outputs(self) -> int:
+        """Channels the network gives: background and structures, or classes."""
+        return len(self.structures) + 1 if self.kind == "segmentation" else len(self.class_names)
+
+    @property
+    def metric(self) -> str:
+        """The primary metric, the one the verdict is about."""
+        return "dice" if self.kind == "segmentation" else "auc"
+
+    def compact(self, label: Tensor) -> Tensor:
+        """Return a label map with the structures numbered 1, 2, ...; any other value becomes background."""
+        compact = torch.zeros_like(label)
+        for index, value in enumerate(self.label_values, start=1):
+            compact[label == value] = index
+        return compact
+
+
+def segmentation_scores(
+    logits: Tensor, labels: Tensor, cases: Sequence[Case], task: Task, split: Split, *, distances: bool
+) -> list[Score]:
+    """Return Dice, and where asked the 95th percentile Hausdorff distance, of each case and structure.
+
+    A structure that the truth lacks is NaN. One that the truth has and the prediction lacks has Dice 0 and, as its
+    distance, the diagonal of the grid: a model may not gain by predicting nothing.
+
+    Args:
+        logits: ``(N, 1 + structures, D, H, W)``.
+        labels: ``(N, 1, D, H, W)`` compact label maps.
+        cases: the N cases.
+        task: names, values and spacing.
+        split: what the cases are kept for.
+        distances: compute the distances too (slower).
+    """
+    from monai.metrics import DiceMetric, compute_hausdorff_distance
+    from monai.networks.utils import one_hot
+
+    predicted = one_hot(logits.argmax(dim=1, keepdim=True), task.outputs)
+    truth = one_hot(labels, task.outputs)
+    values = {
+        "dice": DiceMetric(include_background=False, reduction="none", num_classes=task.outputs)(predicted, truth)
+    }
+    if distances:
+        spacing = list(task.spacing or (1.0, 1.0, 1.0))
+        spatial = tuple(range(2, truth.ndim))
+        missing = (predicted[:, 1:].sum(dim=spatial) == 0) & (truth[:, 1:].sum(dim=spatial) > 0)
+        absent = truth[:, 1:].sum(dim=spatial) == 0
+        # MONAI warns of every empty structure; what becomes of those is decided below.
+        distance = _quietly(compute_hausdorff_distance, predicted, truth, percentile=95, spacing=spacing)
+        diagonal = math.dist((0, 0, 0), [n * s for n, s in zip(truth.shape[2:], spacing, strict=True)])
+        distance = torch.where(missing, torch.full_like(distance, diagonal), distance)
+        values["hd95"] = torch.where(absent, torch.full_like(distance, math.nan), distance)
+    return [
+        Score(case.case_id, case.patient_id, split, metric, structure, float(value))
+        for metric, table in values.items()
+        for case, row in zip(cases, table.cpu(), strict=True)
+        for structure, value in zip(task.structures, row, strict=True)
+    ]
+
+
+def classification_scores(
+    logits: Tensor, classes: Sequence[int], cases: Sequence[Case], task: Task, split: Split
+) -> list[Score]:
+    """Return each case's class probabilities, its true class, and its Brier score (0 is perfect, 2 the worst).
+
+    Args:
+        logits: ``(N, K)``.
+        classes: N class indices.
+        cases: the N cases.
+        task: the class names.
+        split: what the cases are kept for.
+    """
+    probabilities = torch.softmax(logits.double(), dim=1).cpu().numpy()
+    scores: list[Score] = []
+    for case, row, index in zip(cases, probabilities, classes, strict=True):
+        brier = float(((row - np.eye(len(row))[index]) ** 2).sum())
+        figures = [("probability", name, float(p)) for name, p in zip(task.class_names, row, strict=True)]
+        figures += [("true_class", task.class_names[index], 1.0), ("brier", "", brier)]
+        scores += [Score(case.case_id, case.patient_id, split, *figure) for figure in figures]
+    return scores
+
+
+def headline(scores: Sequence[Score], task: Task, split: Split) -> dict[str, float]:
+    """Return the figures of one run on one split: means over patients, or AUC and balanced accuracy over the cases."""
+    run = RunRecord("", "", 0, 0.0, {}, scores=tuple(scores))
+    if not any(s.split == split for s in scores):
+        return {}
+    if task.kind == "segmentation":
+        figures = {}
+        for metric in sorted({s.metric for s in scores if s.split == split}):
+            figures[metric] = _mean(patient_table([run], metric, split)[0])
+            if len(task.structures) > 1:
+                for structure in task.structures:
+                    figures[f"{metric}/{structure}"] = _mean(patient_table([run], metric, split, structure)[0])
+        return figures
+    probabilities, truth, _ = probability_table([run], task.class_names, split)
+    every_case = np.ones((1, len(truth)))
+    return {
+        "auc": float(weighted_auc(probabilities[0], truth, every_case)[0]),
+        "balanced_accuracy": float(weighted_balanced_accuracy(probabilities[0], truth, every_case)[0]),
+        "brier": _mean(patient_table([run], "brier", split)[0]),
+    }
+
+
+def _mean(table: np.ndarray) -> float:
+    known = table[np.isfinite(table)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _quietly(function: object, *args: object, **kwargs: object) -> Tensor:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result: Tensor = function(*args, **kwargs)  # type: ignore[operator]
+    return result

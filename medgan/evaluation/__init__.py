@@ -1,0 +1,1 @@
+"""Evaluation of a generator: fidelity, diversity, preservation and privacy of its siblings."""

@@ -1,0 +1,84 @@
+"""Is the anatomy still whole: no folds, structures of about their size, none torn or lost?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medgan.evaluation.intervals import Array, distribution
+from medgan.models.deformation import jacobian_determinant
+
+LabelMap = NDArray[np.integer[Any]]
+TOUCHING = np.ones((3, 3, 3), dtype=np.uint8)  # 26 neighbours: a corner holds a structure together
+
+
+def jacobian(displacement: NDArray[np.floating]) -> Array:
+    """Return the Jacobian determinant of the whole map p + u(p) at every voxel, by central differences.
+
+    Args:
+        displacement: ``(3, D, H, W)`` in voxels.
+
+    Returns:
+        ``(D, H, W)``; 1 keeps volume, 0 and below is a fold.
+    """
+    field = torch.from_numpy(np.ascontiguousarray(displacement, dtype=np.float64))
+    return np.asarray(jacobian_determinant(field[None])[0].numpy(), dtype=np.float64)
+
+
+def volume_ratios(source: LabelMap, sibling: LabelMap, values: Iterable[int]) -> dict[int, float]:
+    """Return a label's voxels in the sibling over those in the source; NaN where the source lacks it."""
+    counts = {value: int((source == value).sum()) for value in values}
+    return {
+        value: float((sibling == value).sum() / count) if count else float("nan") for value, count in counts.items()
+    }
+
+
+def component_counts(label: LabelMap, values: Iterable[int]) -> dict[int, int]:
+    """Return the number of connected components (26 neighbours) of each label."""
+    return {value: int(ndimage.label(label == value, structure=TOUCHING)[1]) for value in values}
+
+
+def deformation_figures(jacobian_min: Array, fold_share: Array) -> dict[str, Any]:
+    """Summarise ``(N, n)`` least Jacobian determinants and shares of folded voxels of siblings."""
+    return {
+        "jacobian_min": distribution(jacobian_min),
+        "fold_share": {"mean": float(fold_share.mean()), "max": float(fold_share.max())},
+        "siblings_with_a_fold": float((fold_share > 0).mean()),
+    }
+
+
+def label_figures(ratios: Array, before: Array, after: Array) -> dict[str, Any] | None:
+    """Summarise what became of one label.
+
+    Args:
+        ratios: ``(N, n)`` volume ratios, NaN where a source lacks the label.
+        before: ``(N,)`` components in the sources.
+        after: ``(N, n)`` components in the siblings.
+
+    Returns:
+        the distribution of the ratio; the shares of siblings that lost the label, and whose number of components
+        changed; the mean numbers of components. ``None`` if no source has the label.
+    """
+    present = np.isfinite(ratios).all(axis=1)
+    if not present.any():
+        return None
+    ratios, before, after = ratios[present], before[present], after[present]
+    return {
+        "sources": int(present.sum()),
+        "volume_ratio": distribution(ratios),
+        "lost_share": float((ratios == 0).mean()),
+        "components_changed_share": float((after != before[:, None]).mean()),
+        "components_before": float(before.mean()),
+        "components_after": float(after.mean()),
+    }
+
+
+def label_values(maps: Sequence[LabelMap], declared: Iterable[int] = ()) -> list[int]:
+    """Return the declared values, or where none are declared those found, without the background 0."""
+    values = set(declared) or {int(value) for label in maps for value in np.unique(label)}
+    return sorted(values - {0})

@@ -1,0 +1,84 @@
+"""How much of a patient is in a sibling: copies, closeness to training records, and the link back to the source."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from torch import Tensor
+
+from medgan.evaluation.intervals import Array
+
+STATEMENT = "each output is a transformed scan of one patient; treat it as that patient's data; it is not anonymous."
+COPY_PERCENTILE = 95
+COMPARED_VOXELS = 65_536
+
+
+def pooling_factor(shape: tuple[int, ...]) -> int:
+    """Return by how much a grid is averaged down, so that volumes of any size can be compared all with all."""
+    factor = 1
+    while np.prod([-(-n // factor) for n in shape]) > COMPARED_VOXELS:
+        factor += 1
+    return factor
+
+
+def comparable(volumes: Tensor) -> NDArray[np.float32]:
+    """Return ``(N, V)`` of ``(N, C, D, H, W)``: averaged down by :func:`pooling_factor`, one row a volume."""
+    factor = pooling_factor(tuple(volumes.shape[2:]))
+    pooled = volumes if factor == 1 else F.avg_pool3d(volumes, factor, ceil_mode=True)
+    return np.asarray(pooled.float().reshape(len(volumes), -1).numpy(), dtype=np.float32)
+
+
+def copy_threshold(held_out_nearest: Array) -> float:
+    """Return the correlation above which a volume counts as a copy.
+
+    Args:
+        held_out_nearest: ``(M,)`` correlation of each held-out volume with the nearest training volume. One in twenty
+            of these patients, of whom the training set holds nothing, lies above the threshold.
+    """
+    return float(np.percentile(held_out_nearest, COPY_PERCENTILE))
+
+
+def copies(nearest: Array, held_out_nearest: Array) -> NDArray[np.bool_]:
+    """Return which volumes are copies: nearer to a training volume than held-out patients ever are.
+
+    Args:
+        nearest: of any shape, correlation of each volume with the nearest training volume.
+        held_out_nearest: see :func:`copy_threshold`.
+    """
+    found: NDArray[np.bool_] = nearest > copy_threshold(held_out_nearest)
+    return found
+
+
+def linked(nearest_index: NDArray[np.int64], source_index: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which siblings' nearest real volume is their own source.
+
+    Args:
+        nearest_index: ``(N, n)`` index of the nearest real volume of each sibling.
+        source_index: ``(N,)`` index of the source of each row.
+    """
+    found: NDArray[np.bool_] = nearest_index == source_index[:, None]
+    return found
+
+
+def closer_to_training(volumes: Array, training: Array, held_out: Array) -> NDArray[np.bool_]:
+    """Return which ``(K, F)`` volumes have a training record nearer than any held-out one (distance to closest record).
+
+    By chance, for volumes that owe nothing to either set, the share is N / (N + M) for N training and M held-out
+    records.
+    """
+    to_training, to_held_out = (cdist(volumes, real).min(axis=1) for real in (training, held_out))
+    found: NDArray[np.bool_] = to_training < to_held_out
+    return found
+
+
+def neighbour_ratios(volumes: Array, training: Array) -> Array:
+    """Return, for ``(K, F)`` volumes, the distance to the nearest training record over that to the second nearest.
+
+    Near 0, one record stands out as the volume's own; near 1, none does. Two records at distance 0 cannot be told
+    apart: the ratio is 1. ``training`` holds at least 2 records.
+    """
+    nearest = np.partition(cdist(volumes, training), 1, axis=1)[:, :2]
+    ratios: Array = np.divide(nearest[:, 0], nearest[:, 1], out=np.ones(len(nearest)), where=nearest[:, 1] > 0)
+    return ratios

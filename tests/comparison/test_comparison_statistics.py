@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from medgan.comparison.statistics import (
+    Interval,
+    holm,
+    paired_bootstrap,
+    paired_metric_bootstrap,
+    sign_flip,
+    verdict,
+    weighted_auc,
+    weighted_balanced_accuracy,
+)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_a_constant_difference_has_no_width() -> None:
+    interval = paired_bootstrap(np.full((3, 20), 0.25), 500, rng())
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((0.25, 0.25, 0.25))
+    assert interval.excludes_zero
+
+
+def test_one_seed_gives_the_textbook_interval_of_a_mean() -> None:
+    values = rng(1).normal(1.0, 2.0, (1, 400))
+    interval = paired_bootstrap(values, 20000, rng())
+    half_width = 1.96 * values.std() / np.sqrt(400)
+    assert interval.mean == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - half_width, abs=0.02)
+    assert interval.high == pytest.approx(values.mean() + half_width, abs=0.02)
+
+
+def test_seeds_that_disagree_widen_the_interval_however_many_patients_there_are() -> None:
+    seed_effects = rng(2).normal(0, 1, (8, 1))
+    interval = paired_bootstrap(np.repeat(seed_effects, 500, axis=1), 20000, rng())
+    expected = 2 * 1.96 * seed_effects.std() / np.sqrt(8)
+    assert interval.high - interval.low == pytest.approx(expected, rel=0.06)
+
+
+def test_missing_values_are_left_out_of_the_mean() -> None:
+    values = np.array([[1.0, np.nan, 3.0], [1.0, np.nan, np.nan]])
+    interval = paired_bootstrap(values, 500, rng())
+    assert interval.mean == pytest.approx(5 / 3)
+    assert 1 <= interval.low <= interval.high <= 3
+    assert np.isnan(paired_bootstrap(np.full((2, 2), np.nan), 100, rng()).mean)
+
+
+def test_the_same_generator_gives_the_same_interval() -> None:
+    values = rng(3).normal(size=(2, 9))
+    assert paired_bootstrap(values, 300, rng(7)) == paired_bootstrap(values, 300, rng(7))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_metrics_agree_with_scikit_learn(classes: int) -> None:
+    truth = rng(4).integers(0, classes, 60)
+    scores = rng(5).dirichlet(np.ones(classes), 60).round(2)
+    scores[:, 0] = 1 - scores[:, 1:].sum(axis=1)
+    every_case = np.ones((1, 60))
+    expected = roc_auc_score(truth, scores[:, 1] if classes == 2 else scores, multi_class="ovr", average="macro")
+    assert weighted_auc(scores, truth, every_case)[0] == pytest.approx(expected)
+    expected = balanced_accuracy_score(truth, scores.argmax(axis=1))
+    assert weighted_balanced_accuracy(scores, truth, every_case)[0] == pytest.approx(expected)
+
+
+def test_weights_count_a_case_as_often_as_they_say() -> None:
+    truth = np.array([0, 0, 1, 1, 1])
+    p = np.array([0.2, 0.7, 0.6, 0.9, 0.1])
+    scores, weights = np.stack([1 - p, p], axis=1), np.array([[1.0, 2, 0, 3, 1]])
+    repeats = weights[0].astype(int)
+    expected = roc_auc_score(truth.repeat(repeats), p.repeat(repeats))
+    assert weighted_auc(scores, truth, weights)[0] == pytest.approx(expected)
+    expected = balanced_accuracy_score(truth.repeat(repeats), (p > 0.5).astype(int).repeat(repeats))
+    assert weighted_balanced_accuracy(scores, truth, weights)[0] == pytest.approx(expected)
+
+
+def test_auc_of_one_class_alone_is_unknown() -> None:
+    scores = np.array([[0.4, 0.6], [0.3, 0.7]])
+    assert np.isnan(weighted_auc(scores, np.array([1, 1]), np.ones((1, 2)))[0])
+
+
+def test_auc_bootstrap_width_matches_hanley_and_mcneil() -> None:
+    positives, negatives = rng(6).normal(1.0, 1, 150), rng(7).normal(0, 1, 150)
+    p = np.concatenate([positives, negatives])
+    truth = np.array([1] * 150 + [0] * 150)
+    scores = np.stack([-p, p], axis=1)[None]
+    patients = [str(i) for i in range(300)]
+    interval = paired_metric_bootstrap(weighted_auc, scores, None, truth, patients, resamples=3000, rng=rng())
+    a = roc_auc_score(truth, p)
+    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
+    error = np.sqrt((a * (1 - a) + 149 * (q1 - a * a) + 149 * (q2 - a * a)) / 150**2)
+    assert interval.mean == pytest.approx(a)
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * error, rel=0.12)
+
+
+def test_an_arm_against_itself_has_no_difference_in_auc() -> None:
+    scores = rng(8).dirichlet(np.ones(3), (2, 30))
+    truth = rng(9).integers(0, 3, 30)
+    interval = paired_metric_bootstrap(
+        weighted_auc, scores, scores, truth, [str(i) for i in range(30)], resamples=200, rng=rng()
+    )
+    assert interval == Interval(0.0, 0.0, 0.0)
+
+
+def test_cases_of_one_patient_are_resampled_together() -> None:
+    truth = np.array([0, 1] * 20)
+    p = np.array([0.1, 0.9] * 20)
+    scores = np.stack([1 - p, p], axis=1)[None]
+    p_wrong = np.where(np.arange(40) < 20, p, 1 - p)
+    wrong = np.stack([1 - p_wrong, p_wrong], axis=1)[None]
+    two_patients = ["a"] * 20 + ["b"] * 20
+    interval = paired_metric_bootstrap(weighted_auc, wrong, scores, truth, two_patients, resamples=500, rng=rng())
+    assert (interval.low, interval.high) == (-1.0, 0.0)
+
+
+@pytest.mark.parametrize("seeds", [2, 5, 6, 10])
+def test_seeds_that_all_agree_reach_the_smallest_exact_p(seeds: int) -> None:
+    assert sign_flip(np.linspace(0.1, 0.2, seeds), rng()) == pytest.approx(2 / 2**seeds)
+
+
+def test_sign_flip_of_symmetric_or_single_differences_is_one() -> None:
+    assert sign_flip(np.array([-0.1, 0.1]), rng()) == pytest.approx(1.0)
+    assert sign_flip(np.array([0.3]), rng()) == 1.0
+    assert sign_flip(np.zeros(8), rng()) == 1.0
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+
+
+def test_the_verdict_says_gain_only_where_the_interval_and_the_test_allow_it() -> None:
+    above, across, below = Interval(0.02, 0.01, 0.03), Interval(0.02, -0.01, 0.05), Interval(-0.02, -0.03, -0.01)
+    assert verdict(above, 0.01, 10) == "gain"
+    assert verdict(above, 0.2, 10) == "no gain shown"
+    assert verdict(across, 0.01, 10) == "no gain shown"
+    assert verdict(below, 0.01, 10) == "loss"
+    assert verdict(below, 0.01, 10, higher_is_better=False) == "gain"
+    assert verdict(above, 0.5, 2) == "gain (exploratory)"
+    assert verdict(across, 0.5, 2) == "no gain shown (exploratory)"
+
+
+def test_an_arm_against_itself_gains_in_at_most_a_few_of_many_studies() -> None:
+    gains = 0
+    for repeat in range(300):
+        draw = rng(1000 + repeat)
+        difference = draw.normal(0, 0.02, (8, 1)) + draw.normal(0, 0.02, (1, 25)) + draw.normal(0, 0.05, (8, 25))
+        interval = paired_bootstrap(difference, 400, draw)
+        gains += verdict(interval, sign_flip(difference.mean(axis=1), draw), 8) == "gain"
+    assert gains <= 15

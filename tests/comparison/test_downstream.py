@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medgan.comparison.arms import build_arm
+from medgan.comparison.downstream import Cases, batch_indices, build_network, train_downstream, usable
+from medgan.comparison.scoring import Task, classification_scores, headline, segmentation_scores
+from medgan.config import parse_config
+from medgan.data.cohort import Case
+from medgan.data.loaders import Prepared
+from medgan.errors import TrainingFailure
+
+SHAPE = (16, 16, 16)
+SEGMENTATION = Task("segmentation", ("cube", "absent"), (2, 7))
+CLASSIFICATION = Task("classification", class_names=("dark", "bright"))
+SETTINGS = parse_config(
+    {"compare": {"steps": 24, "width": 8, "batch": 4, "learning_rate": 0.01, "curve_points": 3}}
+).compare
+
+
+def item(index: int, *, bright_only: bool = False) -> Prepared:
+    """A noisy volume with a cube of label 2; class ``bright`` has the cube brighter."""
+    generator = torch.Generator().manual_seed(index)
+    image = torch.rand(1, *SHAPE, generator=generator) * 0.3
+    label = torch.zeros(1, *SHAPE, dtype=torch.uint8)
+    corner = torch.randint(2, 8, (3,), generator=generator).tolist()
+    cube = (slice(None), *(slice(c, c + 6) for c in corner))
+    bright = index % 2
+    image[cube] += 0.6 if bright or not bright_only else 0.0
+    label[cube] = 2
+    case = Case(f"c{index}", f"p{index}", (Path("x.nii.gz"),), Path("y.nii.gz"), CLASSIFICATION.class_names[bright])
+    return Prepared(case, image, label, bright)
+
+
+def cases(**kind: bool) -> Cases:
+    items = [item(i, **kind) for i in range(24)]
+    return Cases(items[:8], items[8:14], items[14:])
+
+
+def arm(name: str, task: Task) -> Any:
+    return build_arm(name, task=task.kind, modality="mri", shape=SHAPE)
+
+
+def test_segmentation_learns_to_find_a_cube() -> None:
+    losses: list[float] = []
+    result = train_downstream(
+        SEGMENTATION, cases(), arm("none", SEGMENTATION), SETTINGS, 0, on_step=lambda _, v: losses.append(v["loss"])
+    )
+    assert result.headline["dice/cube"] > 0.6
+    assert losses[-1] < losses[0]
+    assert len(losses) == 24
+    assert [point.step for point in result.curve] == [8, 16, 24]
+    assert result.curve[-1].value > 0.6
+    assert math.isnan(result.headline["dice/absent"])
+    assert result.headline["dice"] == result.headline["dice/cube"]
+    figures = {(s.case_id, s.metric, s.structure) for s in result.scores if s.split == "test"}
+    assert len(figures) == 10 * 2 * 2
+
+
+def test_classification_learns_bright_from_dark() -> None:
+    result = train_downstream(CLASSIFICATION, cases(bright_only=True), arm("none", CLASSIFICATION), SETTINGS, 0)
+    assert result.headline["auc"] > 0.9
+    assert 0 <= result.headline["brier"] < 0.5
+
+
+def test_shuffled_classes_are_not_learned() -> None:
+    # Which half of the test gets which class does not depend on the image, whatever the network has learned.
+    shuffled = cases(bright_only=True)
+    test = [replace(p, class_index=i % 2) for p in shuffled.test[::2] for i in (0, 1)]
+    result = train_downstream(
+        CLASSIFICATION, replace(shuffled, test=_renamed(test)), arm("none", CLASSIFICATION), SETTINGS, 0
+    )
+    assert result.headline["auc"] == 0.5
+
+
+def test_a_seed_gives_the_same_weights_and_order_in_every_arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, list[Any]] = {}
+    for name in ("none", "classical"):
+        orders: list[list[int]] = []
+        weights: list[torch.Tensor] = []
+
+        def remember(seed: int, step: int, n: int, batch: int, orders: Any = orders) -> list[int]:
+            orders.append(batch_indices(seed, step, n, batch))
+            return orders[-1]
+
+        def build(*args: Any, weights: Any = weights) -> torch.nn.Module:
+            network = build_network(*args)
+            weights += [p.detach().clone() for p in network.parameters()]
+            return network
+
+        monkeypatch.setattr("medgan.comparison.downstream.batch_indices", remember)
+        monkeypatch.setattr("medgan.comparison.downstream.build_network", build)
+        torch.manual_seed(len(seen))
+        settings = SETTINGS.model_copy(update={"steps": 3})
+        train_downstream(SEGMENTATION, cases(), arm(name, SEGMENTATION), settings, 5, arm=name)
+        seen[name] = [orders, weights]
+    assert seen["none"][0] == seen["classical"][0]
+    assert all(torch.equal(a, b) for a, b in zip(seen["none"][1], seen["classical"][1], strict=True))
+
+
+def test_a_run_can_be_repeated_exactly() -> None:
+    settings = SETTINGS.model_copy(update={"steps": 4})
+    first, second = (
+        train_downstream(SEGMENTATION, cases(), arm("classical", SEGMENTATION), settings, 1, arm="classical")
+        for _ in range(2)
+    )
+    # NaN of the absent structure is not equal to itself, its text is.
+    assert repr(first.scores) == repr(second.scores)
+
+
+def test_another_seed_gives_other_weights_and_leaves_the_global_stream_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    a, b = (next(build_network(SEGMENTATION, 1, 8, seed).parameters()) for seed in (0, 1))
+    assert not torch.equal(a, b)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_order_goes_through_every_case_once_an_epoch() -> None:
+    epoch = [i for step in range(3) for i in batch_indices(0, step, 6, 2)]
+    assert sorted(epoch) == list(range(6))
+    assert batch_indices(0, 4, 6, 2) == batch_indices(0, 4, 6, 2)
+    assert sorted(batch_indices(0, 0, 3, 7)[:3]) == [0, 1, 2]
+    assert batch_indices(0, 0, 50, 10) != batch_indices(1, 0, 50, 10)
+
+
+@pytest.mark.parametrize("width", [4, 6, 16])
+@pytest.mark.parametrize("task", [SEGMENTATION, Task("classification", class_names=("a", "b", "c"))])
+def test_networks_of_any_width_take_any_channels(task: Task, width: int) -> None:
+    network = build_network(task, 2, width, 0)
+    out = network(torch.rand(2, 2, *SHAPE))
+    assert out.shape == ((2, 3, *SHAPE) if task.kind == "segmentation" else (2, 3))
+
+
+def test_a_loss_that_is_nan_stops_the_run_with_the_reason() -> None:
+    broken = cases()
+    broken.training[0].image[:] = math.nan
+    with pytest.raises(TrainingFailure, match=r"nan at step 1 .*learning_rate"):
+        train_downstream(SEGMENTATION, broken, arm("none", SEGMENTATION), SETTINGS.model_copy(update={"batch": 8}), 0)
+
+
+def test_cases_without_annotation_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    every = [item(i).case for i in range(4)]
+    some = [replace(every[0], label=None), replace(every[1], class_name=None), *every[2:]]
+    assert [c.case_id for c in usable(some, SEGMENTATION, "training")] == ["c1", "c2", "c3"]
+    assert [c.case_id for c in usable(some, CLASSIFICATION, "training")] == ["c0", "c2", "c3"]
+    assert caplog.text.count("1 of 4 cases") == 2
+
+
+def test_dice_and_distance_of_known_shapes() -> None:
+    truth = torch.zeros(3, 1, *SHAPE, dtype=torch.uint8)
+    truth[0, :, 4:8, 4:8, 4:8] = 1
+    truth[1, :, 4:8, 4:8, 4:8] = 1
+    logits = torch.zeros(3, 3, *SHAPE)
+    logits[:, 0] = 0.5
+    logits[0, 1, 6:10, 4:8, 4:8] = 1  # moved by half its length
+    figures = _figures(
+        segmentation_scores(
+            logits, truth, _of(3), replace(SEGMENTATION, spacing=(2.0, 1.0, 1.0)), "test", distances=True
+        )
+    )
+    assert figures["dice", "c0", "cube"] == pytest.approx(0.5)
+    assert figures["hd95", "c0", "cube"] == pytest.approx(4.0)
+    assert figures["dice", "c1", "cube"] == 0
+    assert figures["hd95", "c1", "cube"] == pytest.approx(math.dist((0, 0, 0), (32, 16, 16)))
+    assert math.isnan(figures["dice", "c2", "cube"])
+    assert math.isnan(figures["hd95", "c2", "absent"])
+
+
+def test_probabilities_and_brier_of_known_logits() -> None:
+    logits = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]])
+    scores = classification_scores(logits, [1, 0], _of(2), CLASSIFICATION, "test")
+    figures = _figures(scores)
+    assert figures["probability", "c0", "bright"] == pytest.approx(0.75)
+    assert figures["brier", "c0", ""] == pytest.approx(0.125)
+    assert figures["brier", "c1", ""] == pytest.approx(0.5)
+    assert headline(scores, CLASSIFICATION, "test")["auc"] == 1.0
+    assert headline(scores, CLASSIFICATION, "validation") == {}
+
+
+def test_label_values_are_numbered_in_order_and_others_are_background() -> None:
+    compact = SEGMENTATION.compact(torch.tensor([0, 2, 7, 5], dtype=torch.uint8))
+    assert compact.tolist() == [0, 1, 2, 0]
+
+
+def _of(count: int) -> list[Case]:
+    return [item(i).case for i in range(count)]
+
+
+def _figures(scores: Any) -> Mapping[tuple[str, str, str], float]:
+    return {(s.metric, s.case_id, s.structure): s.value for s in scores}
+
+
+def _renamed(prepared: list[Prepared]) -> list[Prepared]:
+    return [replace(p, case=replace(p.case, case_id=f"t{i}", patient_id=f"t{i}")) for i, p in enumerate(prepared)]

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from medgan.checkpoint import Origin, save_checkpoint
+from medgan.comparison import study
+from medgan.comparison.report import write_report
+from medgan.comparison.results import load_run, read_runs, read_table
+from medgan.comparison.study import compare
+from medgan.config import Config, parse_config
+from medgan.data.cohort import open_cohort
+from medgan.data.split import content_hash, split_cohort
+from medgan.errors import InputFault
+from medgan.models.generator import Generator
+from medgan.tracking import MLflowTracker, NoTracker
+
+PATIENTS = 14
+SEEN, UNSEEN = {"patient_id": "p00", "case_id": "c00"}, {"patient_id": "elsewhere", "case_id": "elsewhere"}
+
+
+def write_cohort(folder: Path) -> Path:
+    """Fourteen patients with a cube each; every second one bright; the last has no label and no class."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(PATIENTS):
+        image = rng.random((16, 16, 16), dtype=np.float32) * 100
+        label = np.zeros((16, 16, 16), dtype=np.uint8)
+        x, y, z = rng.integers(2, 8, 3)
+        cube = (slice(x, x + 6), slice(y, y + 6), slice(z, z + 6))
+        image[cube] += 150 if i % 2 else 60
+        label[cube] = 3
+        for name, data in ((f"i{i:02}", image), (f"l{i:02}", label)):
+            nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), folder / f"{name}.nii.gz")
+        annotated = i < PATIENTS - 1
+        rows.append(
+            {
+                "case_id": f"c{i:02}",
+                "patient_id": f"p{i:02}",
+                "image": f"i{i:02}.nii.gz",
+                "label": f"l{i:02}.nii.gz" if annotated else "",
+                "kind": ("bright" if i % 2 else "dark") if annotated else "",
+                "split": "test" if i < 4 else "validation" if i < 6 else "training",
+            }
+        )
+    manifest = folder / "manifest.csv"
+    with manifest.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return manifest
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cohort(tmp_path_factory.mktemp("cohort"))
+
+
+@pytest.fixture(scope="module")
+def config(manifest: Path) -> Callable[..., Config]:
+    def build(data: dict[str, Any] | None = None, **changes: Any) -> Config:
+        compare = {
+            "arms": ["none", "classical"],
+            "steps": 4,
+            "batch": 4,
+            "width": 4,
+            "curve_points": 2,
+            "bootstrap": 200,
+            "learning_rate": 0.005,
+        }
+        tree = {
+            "name": "cubes",
+            "data": {"root": str(manifest), "labels": {3: "cube"}, **(data or {})},
+            "preprocess": {"shape": [16, 16, 16], "spacing": [1, 1, 1]},
+            "model": {"width": 4, "latent": 4, "basis": 0},
+            "compare": {**compare, **changes},
+        }
+        return parse_config(tree)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> MLflowTracker:
+    return MLflowTracker(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db", "study")
+
+
+@pytest.fixture(scope="module")
+def finished(
+    config: Callable[..., Config], tracker: MLflowTracker, tmp_path_factory: pytest.TempPathFactory
+) -> study.StudyResult:
+    return compare(config(), tmp_path_factory.mktemp("study") / "out", tracker)
+
+
+def checkpoint(folder: Path, config: Config, **case: str) -> Path:
+    case = {**UNSEEN, "content_sha256": "0" * 64, **case}
+    generator = Generator(config.model, 1, 0, config.preprocess.shape)
+    save_checkpoint(folder, generator.state_dict(), config, Origin((), {3: "cube"}, 1, [case], "d", 5))
+    return folder
+
+
+def test_results_hold_every_arm_seed_and_case(finished: study.StudyResult) -> None:
+    rows = read_table(finished.output / "results.csv")
+    assert list(rows[0]) == ["arm", "seed", "case_id", "patient_id", "split", "metric", "structure", "value"]
+    found = {(r["arm"], r["seed"], r["case_id"], r["metric"], r["structure"]) for r in rows if r["split"] == "test"}
+    expected = {
+        (arm, str(seed), f"c{i:02}", metric, "cube")
+        for arm in ("none", "classical")
+        for seed in (0, 1)
+        for i in range(4)
+        for metric in ("dice", "hd95")
+    }
+    assert found == expected
+    assert all(0 <= float(r["value"]) <= 1 for r in rows if r["metric"] == "dice")
+    assert {r["case_id"] for r in rows if r["split"] == "validation"} == {"c04", "c05"}
+
+
+def test_the_summary_is_the_mean_of_the_results(finished: study.StudyResult) -> None:
+    rows = read_table(finished.output / "results.csv")
+    summary = {(r["arm"], r["metric"]): r for r in read_table(finished.output / "summary.csv")}
+    means = {}
+    for arm in ("none", "classical"):
+        values = [float(r["value"]) for r in rows if (r["arm"], r["split"], r["metric"]) == (arm, "test", "dice")]
+        means[arm] = sum(values) / len(values)
+        row = summary[arm, "dice"]
+        assert float(row["mean"]) == pytest.approx(means[arm])
+        assert float(row["low"]) <= float(row["mean"]) <= float(row["high"])
+    row = summary["none", "dice"]
+    assert float(row["difference"]) == pytest.approx(means["none"] - means["classical"])
+    assert row["verdict"].endswith("(exploratory)")
+    assert math.isnan(float(summary["classical", "dice"]["difference"]))
+    assert summary["classical", "dice"]["verdict"] == ""
+    assert {r.metric for r in finished.summary} == {"dice", "hd95"}
+
+
+def test_the_plan_is_hashed_and_says_who_was_used(finished: study.StudyResult, config: Callable[..., Config]) -> None:
+    frozen = json.loads((finished.output / "plan.json").read_text())
+    plan = frozen["plan"]
+    assert plan["cohort"]["training"] == {"cases": 8, "patients": 8, "used_cases": 7, "used_patients": 7}
+    assert plan["exploratory"] is True
+    assert plan["checkpoint_sha256"] is None
+    data = config().data
+    assert plan["split_digest"] == split_cohort(open_cohort(data), data).digest
+    assert all(load_run(finished.output / "runs", arm, 0, frozen["sha256"]) for arm in ("none", "classical"))
+    assert load_run(finished.output / "runs", "none", 0, "another plan") is None
+
+
+def test_tracked_runs_are_nested_and_hold_every_step(finished: study.StudyResult, tracker: MLflowTracker) -> None:
+    client = tracker._client
+    runs = client.search_runs([tracker.experiment_id])
+    (parent,) = [r for r in runs if r.data.tags["medgan.kind"] == "study" and r.info.run_name == "compare cubes"]
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {(r.data.params["arm"], r.data.params["seed"]) for r in children} == {
+        (arm, seed) for arm in ("none", "classical") for seed in "01"
+    }
+    assert {r.info.status for r in (parent, *children)} == {"FINISHED"}
+    for child in children:
+        assert [m.step for m in client.get_metric_history(child.info.run_id, "loss")] == [1, 2, 3, 4]
+        assert [m.step for m in client.get_metric_history(child.info.run_id, "validation/dice")] == [2, 4]
+        arm, seed = child.data.params["arm"], int(child.data.params["seed"])
+        assert child.data.metrics["test/dice"] == pytest.approx(finished.runs[arm][seed].headline["dice"])
+    assert parent.data.params["compare.steps"] == "4"
+    assert {"report.html", "summary.csv"} <= {a.path for a in client.list_artifacts(parent.info.run_id)}
+
+
+def test_the_report_is_one_file_that_needs_nothing(finished: study.StudyResult) -> None:
+    page = (finished.output / "report.html").read_text()
+    assert "none: " in page
+    assert "exploratory" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert page.count('alt="') == 2
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<script" not in page
+
+
+def test_the_report_can_be_written_again_from_the_files_alone(finished: study.StudyResult) -> None:
+    before = (finished.output / "report.html").read_bytes()
+    (finished.output / "report.html").unlink()
+    assert write_report(finished.output).read_bytes() == before
+
+
+def test_results_read_back_are_the_runs(finished: study.StudyResult) -> None:
+    again = read_runs(finished.output)
+    for arm, records in finished.runs.items():
+        assert [r.scores for r in again[arm]] == [r.scores for r in records]
+        assert [r.curve for r in again[arm]] == [r.curve for r in records]
+
+
+def test_finished_runs_are_not_run_again(
+    finished: study.StudyResult, config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = (finished.output / "results.csv").read_bytes()
+    trained: list[str] = []
+    train = study.train_downstream
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        trained.append(kwargs["arm"])
+        return train(*args, **kwargs)
+
+    monkeypatch.setattr(study, "train_downstream", count)
+    again = compare(config(), finished.output, NoTracker())
+    assert trained == []
+    assert again.reused == 4
+    assert (finished.output / "results.csv").read_bytes() == results
+    # A run that is missing or damaged is made again, and comes out the same.
+    (finished.output / "runs" / "none-seed1.json").unlink()
+    (finished.output / "runs" / "classical-seed0.json").write_text('{"plan":')
+    again = compare(config(), finished.output, NoTracker())
+    assert sorted(trained) == ["classical", "none"]
+    assert again.reused == 2
+    assert (finished.output / "results.csv").read_bytes() == results
+
+
+def test_another_plan_is_refused_the_folder(finished: study.StudyResult, config: Callable[..., Config]) -> None:
+    with pytest.raises(InputFault, match=r"OUTPUT_IN_USE.*compare"):
+        compare(config(steps=5), finished.output, NoTracker())
+    assert json.loads((finished.output / "plan.json").read_text())["plan"]["compare"]["steps"] == 4
+
+
+@pytest.mark.parametrize("met", ["patient_id", "case_id", "content_sha256"])
+def test_a_generator_that_saw_a_test_patient_is_refused(
+    met: str, config: Callable[..., Config], tmp_path: Path
+) -> None:
+    case = next(c for c in open_cohort(config().data).cases if c.case_id == "c00")
+    known = {**SEEN, "content_sha256": content_hash(case)}
+    folder = checkpoint(tmp_path / "generator", config(), **{met: known[met]})
+    with pytest.raises(InputFault, match="LEAK") as fault:
+        compare(config(arms=["gan"], baseline="gan", checkpoint=str(folder)), tmp_path / "out", NoTracker())
+    assert "p00" not in str(fault.value)
+    assert "c00" not in str(fault.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_copies_across_the_split_are_refused(config: Callable[..., Config], tmp_path: Path) -> None:
+    manifest = write_cohort(tmp_path)
+    (tmp_path / "i00.nii.gz").write_bytes((tmp_path / "i10.nii.gz").read_bytes())
+    (tmp_path / "l00.nii.gz").write_bytes((tmp_path / "l10.nii.gz").read_bytes())
+    with pytest.raises(InputFault, match="LEAK"):
+        compare(config({"root": str(manifest)}), tmp_path / "out", NoTracker())
+
+
+def test_arms_with_a_generator_run_with_one_that_saw_nobody_tested(
+    config: Callable[..., Config], tmp_path: Path
+) -> None:
+    folder = checkpoint(tmp_path / "generator", config())
+    arms = ["classical", "gan", "classical+gan"]
+    settings = config(arms=arms, checkpoint=str(folder), seeds=1, steps=2, gan={"probability": 1.0})
+    result = compare(settings, tmp_path / "out", NoTracker())
+    assert [r.arm for r in result.summary if r.metric == "dice"] == arms
+    assert (tmp_path / "out" / "runs" / "classical-and-gan-seed0.json").is_file()
+    plan = json.loads((tmp_path / "out" / "plan.json").read_text())["plan"]
+    assert plan["generator"]["steps"] == 5
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert plan["checkpoint_sha256"] in page
+    assert "1 paired seed," in page
+
+
+@pytest.mark.parametrize("folder", [None, "nowhere"])
+def test_an_arm_without_its_generator_names_the_remedy(
+    folder: str | None, config: Callable[..., Config], tmp_path: Path
+) -> None:
+    settings = config(arms=["classical", "gan"], checkpoint=folder and str(tmp_path / folder))
+    with pytest.raises(InputFault, match=r"NO_CHECKPOINT.*medgan train.*compare\.checkpoint"):
+        compare(settings, tmp_path / "out", NoTracker())
+
+
+def test_classification_end_to_end(config: Callable[..., Config], tmp_path: Path) -> None:
+    settings = config({"class_key": "kind"}, task="classification", seeds=1)
+    result = compare(settings, tmp_path / "out", NoTracker())
+    assert {r.metric for r in result.summary} == {"auc", "balanced_accuracy", "brier"}
+    assert all(0 <= r.low <= r.mean <= r.high <= 1 for r in result.summary if r.metric == "auc")
+    plan = json.loads((tmp_path / "out" / "plan.json").read_text())["plan"]
+    assert plan["cohort"]["training"]["classes"] == {"bright": 3, "dark": 4}
+    assert "probability of the true class" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_too_little_to_train_or_to_tell_apart_is_refused(config: Callable[..., Config], tmp_path: Path) -> None:
+    with pytest.raises(InputFault, match="TOO_FEW_CASES"):
+        compare(config({"labelled": 1}), tmp_path / "out", NoTracker())
+    with pytest.raises(InputFault, match="NO_CLASSES"):
+        compare(config(task="classification"), tmp_path / "out", NoTracker())
+    with pytest.raises(InputFault, match=r"compare\.batch"):
+        compare(config({"class_key": "kind"}, task="classification", batch=1), tmp_path / "out", NoTracker())
+
+
+def test_a_study_without_test_cases_is_refused(config: Callable[..., Config], tmp_path: Path) -> None:
+    manifest = write_cohort(tmp_path)
+    manifest.write_text(manifest.read_text().replace(",test", ",training"))
+    with pytest.raises(InputFault, match="NO_TEST"):
+        compare(config({"root": str(manifest)}), tmp_path / "out", NoTracker())

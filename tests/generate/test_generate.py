@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from medgan.checkpoint import file_digest
+from medgan.data.cohort import load_image, load_label, read_cohort
+from medgan.errors import InputFault
+from medgan.generate.batch import generate, reproduce
+
+
+@pytest.fixture(scope="module")
+def made(checkpoint_folder: Path, cohort_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("synthetic")
+    generate(checkpoint_folder, cohort_folder, output, count=14, seed=3)
+    return output
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "manifest.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_volume_lies_there_with_its_sidecar(made: Path) -> None:
+    manifest = rows(made)
+    assert len(manifest) == 14
+    for row in manifest:
+        sidecar = json.loads((made / row["image"].replace(".nii.gz", ".json")).read_text())
+        assert sidecar["synthetic"] is True
+        assert "not anonymous" in sidecar["statement"]
+        assert sidecar["source"]["case_id"] == row["source_case"]
+        assert sidecar["quality"]["fold_share"] == 0
+        assert sidecar["quality"]["correlation_with_source"] < 0.999
+
+
+def test_only_cases_the_generator_has_seen_are_sources(made: Path) -> None:
+    assert {row["source_case"] for row in rows(made)} == {f"case{i:02d}" for i in range(6)}
+
+
+def test_geometry_and_dtype_are_the_sources_and_the_mask_is_moved(made: Path, cohort_folder: Path) -> None:
+    for row in rows(made):
+        image = nibabel.load(made / row["image"])
+        source = nibabel.load(cohort_folder / "images" / f"{row['source_case']}.nii.gz")
+        assert np.array_equal(image.affine, source.affine)
+        assert image.shape == source.shape
+        assert image.get_data_dtype() == source.get_data_dtype()
+        assert (np.asarray(image.dataobj) != np.asarray(source.dataobj)).mean() > 0.5
+        if row["label"]:
+            mask = nibabel.load(made / row["label"])
+            original = nibabel.load(cohort_folder / "labels" / f"{row['source_case']}.nii.gz")
+            assert mask.get_data_dtype() == np.uint8
+            assert (np.asarray(mask.dataobj) != np.asarray(original.dataobj)).any()
+            inside = np.asarray(image.dataobj)[np.asarray(mask.dataobj) == 1]
+            assert np.median(inside) > 600
+
+
+def test_a_case_without_label_gives_siblings_without(made: Path) -> None:
+    unlabelled = [row for row in rows(made) if row["source_case"] == "case00"]
+    assert unlabelled
+    assert all(row["label"] == "" and row["size"] == "" for row in unlabelled)
+
+
+def test_the_output_is_itself_a_cohort(made: Path) -> None:
+    cohort = read_cohort(made, class_key="size", classes=("small", "large"), labels={1: "ball"})
+    assert len(cohort.cases) == 14
+    for case in cohort.cases[:4]:
+        load_label(case, load_image(case), cohort.label_names)
+
+
+def test_a_volume_does_not_depend_on_what_else_is_made(made: Path, checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path) -> None:
+    generate(checkpoint_folder, cohort_folder, tmp_path, count=3, seed=3, sources="all", class_name="large")
+    shared = [p.name for p in (tmp_path / "images").glob("*.nii.gz") if (made / "images" / p.name).exists()]
+    assert shared
+    for name in shared:
+        assert file_digest(tmp_path / "images" / name) == file_digest(made / "images" / name)
+
+
+def test_another_seed_gives_other_volumes(made: Path, checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path) -> None:
+    generate(checkpoint_folder, cohort_folder, tmp_path, count=6, seed=4)
+    name = "case03_sibling0000.nii.gz"
+    assert file_digest(tmp_path / "images" / name) != file_digest(made / "images" / name)
+
+
+def test_an_interrupted_call_goes_on_and_makes_nothing_twice(
+    made: Path, checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(made, tmp_path / "half")
+    kept, lost = "case01_sibling0000", "case04_sibling0001"
+    (tmp_path / "half" / "images" / f"{lost}.json").unlink()
+    before = (tmp_path / "half" / "images" / f"{kept}.nii.gz").stat().st_mtime_ns
+    generate(checkpoint_folder, cohort_folder, tmp_path / "half", count=14, seed=3)
+    assert (tmp_path / "half" / "images" / f"{kept}.nii.gz").stat().st_mtime_ns == before
+    assert rows(tmp_path / "half") == rows(made)
+    assert file_digest(tmp_path / "half" / "images" / f"{lost}.nii.gz") == file_digest(made / "images" / f"{lost}.nii.gz")
+
+
+def test_siblings_made_otherwise_are_not_mixed_in(made: Path, checkpoint_folder: Path, cohort_folder: Path) -> None:
+    with pytest.raises(InputFault, match="OTHER_OUTPUT"):
+        generate(checkpoint_folder, cohort_folder, made, count=14, seed=3, strength=0.5)
+
+
+def test_summary_and_contact_sheet(made: Path) -> None:
+    summary = json.loads((made / "summary.json").read_text())
+    assert summary["count"] == 14
+    assert summary["by_class"] == {"unknown": 3, "large": 7, "small": 4}
+    assert summary["quality"]["fold_share"]["max"] == 0
+    assert (made / "contact_sheet.png").stat().st_size > 5000
+
+
+def test_one_volume_made_again_is_the_same_bit_for_bit(made: Path, tmp_path: Path) -> None:
+    assert reproduce(made / "images" / "case03_sibling0001.json", tmp_path / "again.nii.gz")
+    original = nibabel.load(made / "images" / "case03_sibling0001.nii.gz")
+    again = nibabel.load(tmp_path / "again.nii.gz")
+    assert np.array_equal(np.asarray(original.dataobj), np.asarray(again.dataobj))
+
+
+def test_a_sidecar_of_another_volume_is_noticed(made: Path, tmp_path: Path) -> None:
+    sidecar = json.loads((made / "images" / "case03_sibling0001.json").read_text())
+    sidecar["parameters"]["index"] = 0
+    path = made / "images" / "changed.json"
+    path.write_text(json.dumps(sidecar))
+    assert not reproduce(path, tmp_path / "again.nii.gz")
+    path.unlink()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "no json"])
+def test_what_is_no_sidecar_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(InputFault, match="SIDECAR"):
+        reproduce(tmp_path / "x.json", tmp_path / "x.nii.gz")

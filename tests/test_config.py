@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medgan.config import Config, describe, load_config
+from medgan.errors import InputFault
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text("name: x\ntraining:\n  steps: 10\n")
+    return path
+
+
+@pytest.mark.parametrize("name", ["demo", "hippocampus", "nodules_ct", "adrenal"])
+def test_shipped_configurations_are_valid(name: str) -> None:
+    config = load_config(CONFIGS / f"{name}.yaml")
+    assert config.compare.checkpoint is not None
+    assert config.compare.arms == ("none", "classical", "gan", "classical+gan")
+
+
+def test_all_shipped_configurations_are_tested() -> None:
+    assert {p.stem for p in CONFIGS.glob("*.yaml")} == {"demo", "hippocampus", "nodules_ct", "adrenal"}
+
+
+def test_overrides_are_typed(file: Path) -> None:
+    config = load_config(file, ["training.steps=7", "preprocess.shape=[16, 24, 32]", "data.root=../some where", "data.labels={1: a}"])
+    assert config.training.steps == 7
+    assert config.preprocess.shape == (16, 24, 32)
+    assert config.data.root == Path("../some where")
+    assert config.data.labels == {1: "a"}
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "mentions"),
+    [
+        ("training.stpes=5", "CONFIG_UNKNOWN_KEY", "did you mean training.steps?"),
+        ("trainnig.steps=5", "CONFIG_UNKNOWN_KEY", "did you mean training"),
+        ("training.steps=0", "CONFIG_VALUE", "(value 0)"),
+        ("training.steps=many", "CONFIG_VALUE", "(value 'many')"),
+        ("training.augment=1.5", "CONFIG_VALUE", "training.augment"),
+        ("training.generator_rate=.nan", "CONFIG_VALUE", "training.generator_rate"),
+        ("data.modality=pet", "CONFIG_VALUE", "'mri', 'ct' or 'mask'"),
+        ("preprocess.shape=[30, 30, 30]", "CONFIG_VALUE", "multiples of 8"),
+        ("preprocess.intensity.window=[5, 1]", "CONFIG_VALUE", "ascend"),
+        ("data.test=0.9", "CONFIG_VALUE", "below 1"),
+        ("compare.arms=[gan]", "CONFIG_VALUE", "baseline"),
+        ("training.steps", "CONFIG_OVERRIDE", "KEY=VALUE"),
+        ("name.inner=1", "CONFIG_OVERRIDE", "holds a value"),
+        ("name=[", "CONFIG_OVERRIDE", "no YAML"),
+    ],
+)
+def test_a_bad_key_or_value_is_one_line_that_helps(override: str, code: str, mentions: str, file: Path) -> None:
+    with pytest.raises(InputFault) as caught:
+        load_config(file, [override])
+    assert caught.value.code == code
+    assert mentions in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a: [1",
+        "- 1",
+        "name: x\nname: y",
+        "a: &x [1]\nb: *x",
+        "name: !!python/object/apply:os.system [echo]",
+        "\x00",
+    ],
+)
+def test_a_file_that_is_no_plain_mapping_is_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    with pytest.raises(InputFault, match="CONFIG_YAML"):
+        load_config(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputFault, match="MISSING_FILE"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_a_configuration_survives_json() -> None:
+    config = load_config(CONFIGS / "nodules_ct.yaml")
+    assert Config.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_every_key_is_described() -> None:
+    rows = describe()
+    assert len(rows) > 60
+    assert all(meaning for _, _, meaning in rows)
