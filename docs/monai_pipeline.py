@@ -6,7 +6,13 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.losses import DiceCELoss
 from monai.networks.nets import UNet
-from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, ResizeWithPadOrCropd, ScaleIntensityRangePercentilesd
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirstd,
+    LoadImaged,
+    ResizeWithPadOrCropd,
+    ScaleIntensityRangePercentilesd,
+)
 
 from medgan.data.cohort import read_cohort
 from medgan.transforms import RandDAGANd

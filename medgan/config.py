@@ -43,7 +43,8 @@ class DataConfig(Section):
     labelled: int | None = Field(None, ge=1, description="training cases that keep label and class; the rest lose both")
     validation: float = Field(0.15, ge=0, lt=1, description="share of patients kept for validation")
     test: float = Field(0.3, ge=0, lt=1, description="share of patients kept for the test")
-    split_seed: int = Field(0, ge=0, description="seed of the split by patient; a split column takes precedence")
+    given_split: bool = Field(True, description="honour the cohort's own split column; false: split by seed instead")
+    split_seed: int = Field(0, ge=0, description="seed of the split by patient")
 
     @model_validator(mode="after")
     def _shares_leave_training_cases(self) -> DataConfig:

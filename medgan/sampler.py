@@ -111,7 +111,7 @@ class Recipe:
         return self._resample(volume, mode, padding, inverse=True)
 
     def change_appearance(self, volume: Tensor) -> Tensor:
-        """Apply the appearance to ``(C, X, Y, Z)`` float in real units. Values beyond the window keep their distance."""
+        """Apply the appearance to ``(C, X, Y, Z)`` float in real units, values beyond the window shifted along."""
         if self.is_identity:
             return volume
         parts = []
@@ -249,10 +249,8 @@ class Sampler:
         """
         channels = self.checkpoint.origin.channels
         if volume.shape[0] != channels:
-            raise InputFault(
-                self.checkpoint.folder, "CHANNELS", f"the volume has {volume.shape[0]} channels, the generator {channels}",
-                "give volumes like those of training",
-            )  # fmt: skip
+            reason = f"the volume has {volume.shape[0]} channels, the generator {channels}"
+            raise InputFault(self.checkpoint.folder, "CHANNELS", reason, "give volumes like those of training")
         data = volume.to(torch.float32)
         shape = self.preprocessing.config.shape
         matrix = self.preprocessing.grid_map(tuple(volume.shape[1:]), affine)

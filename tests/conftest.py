@@ -97,14 +97,18 @@ def tiny_config(tiny_tree: dict[str, object]) -> Config:
 def make_checkpoint(tiny_config: Config) -> Callable[..., Path]:
     """Write a checkpoint of an untrained generator whose siblings nevertheless differ well from their source."""
 
-    def make(folder: Path, config: Config = tiny_config, channels: int = 1, classes: tuple[str, ...] = ("small", "large")) -> Path:
+    def make(
+        folder: Path, config: Config = tiny_config, channels: int = 1, classes: tuple[str, ...] = ("small", "large")
+    ) -> Path:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             generator = Generator(config.model, channels, len(classes), config.preprocess.shape)
             with torch.no_grad():
                 for head in (generator.velocity, generator.appearance, generator.affine):
                     head.weight.mul_(15)
-        cases = [{"case_id": f"case{i:02d}", "patient_id": f"patient{i:02d}", "content_sha256": f"{i}"} for i in range(6)]
+        cases = [
+            {"case_id": f"case{i:02d}", "patient_id": f"patient{i:02d}", "content_sha256": f"{i}"} for i in range(6)
+        ]
         save_checkpoint(folder, generator.state_dict(), config, Origin(classes, {1: "ball"}, channels, cases, "0"))
         return folder
 

@@ -17,7 +17,11 @@ COMMANDS = ["demo", "check", "train", "evaluate", "generate", "compare", "reprod
 
 def medgan(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "medgan.cli", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-m", "medgan.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
 
 
@@ -57,7 +61,11 @@ def test_help_answers_without_importing_torch(command: str | None) -> None:
 
 
 def test_a_usage_error_is_one_line() -> None:
-    for arguments in (["nonsense"], ["train", "x.yaml"], ["generate", "a", "--data", "b", "--output", "c", "--count", "0"]):
+    for arguments in (
+        ["nonsense"],
+        ["train", "x.yaml"],
+        ["generate", "a", "--data", "b", "--output", "c", "--count", "0"],
+    ):
         result = medgan(*arguments)
         require_fault(result, "USAGE")
         assert len(result.stderr.strip().splitlines()) == 1
@@ -80,7 +88,11 @@ def test_a_truncated_volume(config_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "cohort" / "images" / "case02.nii.gz"
     path.write_bytes(path.read_bytes()[:-200])
     require_fault(medgan("train", config_file, "--output", tmp_path / "o"), "case02.nii.gz", "TRUNCATED")
-    require_fault(medgan("compare", config_file, "compare.arms=[none]", "compare.baseline=none", "--output", tmp_path / "s"), "case02", "TRUNCATED")
+    require_fault(
+        medgan("compare", config_file, "compare.arms=[none]", "compare.baseline=none", "--output", tmp_path / "s"),
+        "case02",
+        "TRUNCATED",
+    )
     result = medgan("check", tmp_path / "cohort")
     assert result.returncode == 2
     assert sum("TRUNCATED" in line for line in result.stdout.splitlines()) == 1
@@ -92,7 +104,9 @@ def test_a_label_of_another_geometry(config_file: Path, tmp_path: Path) -> None:
     moved = label.affine.copy()
     moved[0, 3] += 7
     nibabel.save(nibabel.Nifti1Image(np.asarray(label.dataobj), moved), path)
-    require_fault(medgan("train", config_file, "--output", tmp_path / "o"), "case02.nii.gz", "GEOMETRY_MISMATCH", "7", "mm")
+    require_fault(
+        medgan("train", config_file, "--output", tmp_path / "o"), "case02.nii.gz", "GEOMETRY_MISMATCH", "7", "mm"
+    )
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ def test_all_shipped_configurations_are_tested() -> None:
 
 
 def test_overrides_are_typed(file: Path) -> None:
-    config = load_config(file, ["training.steps=7", "preprocess.shape=[16, 24, 32]", "data.root=../some where", "data.labels={1: a}"])
+    config = load_config(
+        file, ["training.steps=7", "preprocess.shape=[16, 24, 32]", "data.root=../some where", "data.labels={1: a}"]
+    )
     assert config.training.steps == 7
     assert config.preprocess.shape == (16, 24, 32)
     assert config.data.root == Path("../some where")

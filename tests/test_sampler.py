@@ -20,7 +20,9 @@ def sampler(checkpoint_folder: Path) -> Sampler:
     return medgan.load(checkpoint_folder)
 
 
-def test_siblings_differ_from_their_source_and_from_each_other(sampler: Sampler, volume: torch.Tensor, label: torch.Tensor) -> None:
+def test_siblings_differ_from_their_source_and_from_each_other(
+    sampler: Sampler, volume: torch.Tensor, label: torch.Tensor
+) -> None:
     a, b = sampler.sample(volume, label, n=2, seed=3, class_name="small")
     assert a.volume.shape == volume.shape
     assert a.label.dtype == label.dtype
@@ -122,7 +124,9 @@ def test_values_beyond_a_ct_window_keep_their_distance(
     make_checkpoint: Callable[..., Path], tiny_config: Config, tmp_path: Path
 ) -> None:
     window = tiny_config.preprocess.intensity.model_copy(update={"kind": "window", "window": (0.0, 100.0)})
-    config = tiny_config.model_copy(update={"preprocess": tiny_config.preprocess.model_copy(update={"intensity": window})})
+    config = tiny_config.model_copy(
+        update={"preprocess": tiny_config.preprocess.model_copy(update={"intensity": window})}
+    )
     sampler = load(make_checkpoint(tmp_path, config))
     metal = torch.full((1, 16, 16, 16), 3000.0)
     recipe = sampler.recipe(metal, sampler.draw(0))

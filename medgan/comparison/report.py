@@ -166,11 +166,11 @@ def _limits(plan: Mapping[str, Any], primary: Sequence[Mapping[str, Any]]) -> li
 def _figure(value: float, metric: str = "") -> str:
     if not math.isfinite(value):
         return UNKNOWN
-    # z: a difference that rounds to 0 has no sign.
-    return f"{value:z.{2 if metric == 'hd95' else 3}f}".replace("-", MINUS)
+    return f"{value:.{2 if metric == 'hd95' else 3}f}".replace("-", MINUS)
 
 
 def _signed(value: float, metric: str = "") -> str:
+    # A bound of -0.0001 stays "-0.000": it says why the interval does not exclude 0.
     text = _figure(value, metric)
     return text if text.startswith(MINUS) or text == UNKNOWN else f"+{text}"
 

@@ -103,7 +103,7 @@ class Preprocessing:
 
 
 def intensity_scale(data: Tensor, intensity: IntensityConfig) -> Scale:
-    """Return the :class:`Scale` of a ``(C, X, Y, Z)`` volume. A constant channel gets span 1, so nothing divides by 0."""
+    """Return the :class:`Scale` of ``(C, X, Y, Z)``. A constant channel gets span 1, so nothing divides by 0."""
     channels = data.shape[0]
     if intensity.kind == "robust":
         flat = data.reshape(channels, -1)

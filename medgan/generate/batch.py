@@ -92,7 +92,7 @@ def generate(
             if not _is_done(order, output, sampler, strength):
                 if source is None or source.case is not order.case:
                     source = _read(order.case, cohort)
-                make_sibling(source, order, sampler, strength, output, cohort, data)
+                make_sibling(source, order, sampler, strength, output, data)
             rows.append(_manifest_row(order, output, config.data.class_key or "class"))
             bar.advance(task)
     _write_summary(rows, output, sampler, seed, strength)
@@ -100,9 +100,7 @@ def generate(
     return _write_manifest(rows, output)
 
 
-def make_sibling(
-    source: Source, order: Order, sampler: Sampler, strength: float, output: Path, cohort: Cohort, data: Path
-) -> None:
+def make_sibling(source: Source, order: Order, sampler: Sampler, strength: float, output: Path, data: Path) -> None:
     """Make one sibling and write image, label map and – last, as the mark that it is whole – the sidecar."""
     class_name = source.case.class_name if source.case.class_name in sampler.class_names else None
     parameters = sampler.draw(order.seed, order.index, strength, class_name)

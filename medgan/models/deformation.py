@@ -36,7 +36,7 @@ def sample_at(volume: Tensor, positions: Tensor, mode: str = "bilinear", padding
 
 
 def smooth_upsample(field: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Bring a control field to ``shape``: linear, then box-filtered once to take off the kinks (a quadratic B-spline)."""
+    """Bring a control field to ``shape``: linear, then box-filtered once, like a quadratic B-spline: no kinks."""
     field = F.interpolate(field, size=shape, mode="trilinear", align_corners=False)
     smooth: Tensor = F.avg_pool3d(F.pad(field, (1,) * 6, mode="replicate"), 3, stride=1)
     return smooth
@@ -53,7 +53,7 @@ def integrate(velocity: Tensor, squarings: int = SQUARINGS) -> Tensor:
         displacement ``u`` of the same shape: ``exp(v)(p) = p + u(p)``. ``integrate(-v)`` is its inverse.
     """
     grid = voxel_grid(velocity.shape[2:], velocity)
-    displacement = velocity / 2**squarings
+    displacement: Tensor = velocity / 2**squarings
     for _ in range(squarings):
         displacement = displacement + sample_at(displacement, grid + displacement)
     return displacement

@@ -66,11 +66,12 @@ def squared_gradient(score: Callable[[Tensor], Tensor], volumes: Tensor) -> Tens
 
 
 def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-    """Return WGAN-GP's penalty: the gradient's norm between real and fake should be 1. ``mix`` is ``(B, 1, 1, 1, 1)``."""
+    """Return WGAN-GP's penalty: the gradient's norm between real and fake is to be 1. ``mix``: ``(B, 1, 1, 1, 1)``."""
     with torch.autocast(real.device.type, enabled=False):
         between = (mix * real + (1 - mix) * fake).detach().float().requires_grad_(True)
         (gradient,) = torch.autograd.grad(score(between).sum(), between, create_graph=True)
-        return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+        penalty: Tensor = (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+        return penalty
 
 
 def spread_loss(first: Tensor, second: Tensor, wanted: float) -> Tensor:

@@ -1,6 +1,6 @@
 """MONAI transforms that replace a volume by a learned sibling of the same class."""
 
 from medgan.transforms.array import RandDAGAN
-from medgan.transforms.dictionary import RandDAGANd, RandDAGAND, RandDAGANDict
+from medgan.transforms.dictionary import RandDAGAND, RandDAGANd, RandDAGANDict
 
 __all__ = ["RandDAGAN", "RandDAGAND", "RandDAGANDict", "RandDAGANd"]

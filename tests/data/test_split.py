@@ -160,3 +160,9 @@ def test_the_content_hash_of_a_folder_covers_its_files(tmp_path):
     assert content_hash(Case("a", "a", (tmp_path,))) != before
     with pytest.raises(InputFault, match="UNREADABLE"):
         content_hash(Case("a", "a", (tmp_path / "gone",)))
+
+
+def test_a_given_split_can_be_set_aside():
+    cohort = _cohort([Case(f"c{i}", f"p{i}", (Path(f"{i}.nii"),), LABEL, None, "training") for i in range(20)])
+    assert split_cohort(cohort, DataConfig()).test == ()
+    assert len(split_cohort(cohort, DataConfig(given_split=False)).test) == 6

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -20,16 +21,21 @@ def test_the_pipeline_script_runs(cohort_folder: Path, checkpoint_folder: Path) 
     assert all(0 < value < 5 for value in losses)
 
 
-def test_the_pipeline_script_is_twenty_lines_of_code() -> None:
-    lines = (ROOT / "docs" / "monai_pipeline.py").read_text().splitlines()
-    code = [line for line in lines if line.strip() and not line.startswith(('"""', "import", "from"))]
-    assert len(code) <= 20
+def test_the_pipeline_script_is_at_most_twenty_lines_without_its_imports() -> None:
+    source = (ROOT / "docs" / "monai_pipeline.py").read_text()
+    body = ast.parse(source).body[1:]  # without the docstring
+    lines = sum(node.end_lineno - node.lineno + 1 for node in body if not isinstance(node, ast.Import | ast.ImportFrom))
+    assert lines <= 20
 
 
-@pytest.mark.parametrize("document", [p.relative_to(ROOT).as_posix() for p in [ROOT / "README.md", *ROOT.glob("docs/*.md")]])
+@pytest.mark.parametrize(
+    "document", [p.relative_to(ROOT).as_posix() for p in [ROOT / "README.md", *ROOT.glob("docs/*.md")]]
+)
 def test_links_and_pictures_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text()
-    targets = [t.split("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in t and not t.startswith("#")]
+    targets = [
+        t.split("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in t and not t.startswith("#")
+    ]
     missing = [t for t in targets if t and not (ROOT / document).parent.joinpath(t).exists()]
     assert not missing
 

@@ -73,7 +73,9 @@ def test_the_output_is_itself_a_cohort(made: Path) -> None:
         load_label(case, load_image(case), cohort.label_names)
 
 
-def test_a_volume_does_not_depend_on_what_else_is_made(made: Path, checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path) -> None:
+def test_a_volume_does_not_depend_on_what_else_is_made(
+    made: Path, checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
     generate(checkpoint_folder, cohort_folder, tmp_path, count=3, seed=3, sources="all", class_name="large")
     shared = [p.name for p in (tmp_path / "images").glob("*.nii.gz") if (made / "images" / p.name).exists()]
     assert shared
@@ -81,7 +83,9 @@ def test_a_volume_does_not_depend_on_what_else_is_made(made: Path, checkpoint_fo
         assert file_digest(tmp_path / "images" / name) == file_digest(made / "images" / name)
 
 
-def test_another_seed_gives_other_volumes(made: Path, checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_volumes(
+    made: Path, checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
     generate(checkpoint_folder, cohort_folder, tmp_path, count=6, seed=4)
     name = "case03_sibling0000.nii.gz"
     assert file_digest(tmp_path / "images" / name) != file_digest(made / "images" / name)
@@ -97,7 +101,9 @@ def test_an_interrupted_call_goes_on_and_makes_nothing_twice(
     generate(checkpoint_folder, cohort_folder, tmp_path / "half", count=14, seed=3)
     assert (tmp_path / "half" / "images" / f"{kept}.nii.gz").stat().st_mtime_ns == before
     assert rows(tmp_path / "half") == rows(made)
-    assert file_digest(tmp_path / "half" / "images" / f"{lost}.nii.gz") == file_digest(made / "images" / f"{lost}.nii.gz")
+    assert file_digest(tmp_path / "half" / "images" / f"{lost}.nii.gz") == file_digest(
+        made / "images" / f"{lost}.nii.gz"
+    )
 
 
 def test_siblings_made_otherwise_are_not_mixed_in(made: Path, checkpoint_folder: Path, cohort_folder: Path) -> None:

@@ -65,7 +65,9 @@ def test_strength_zero_is_the_identity_on_the_grid() -> None:
 
 def test_a_folding_velocity_is_halved_until_it_does_not_fold() -> None:
     torch.manual_seed(0)
-    wild = Fields(torch.randn(1, 3, 4, 6, 4) * 40, torch.zeros(1, 4, 4), torch.zeros(1, 1, 4, 6, 4), torch.zeros(1, 1, 4, 6, 4))
+    wild = Fields(
+        torch.randn(1, 3, 4, 6, 4) * 40, torch.zeros(1, 4, 4), torch.zeros(1, 1, 4, 6, 4), torch.zeros(1, 1, 4, 6, 4)
+    )
     from medgan.models.deformation import jacobian_determinant
     from medgan.models.fields import displacement_field
 

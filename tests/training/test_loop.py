@@ -78,7 +78,9 @@ def test_a_finished_folder_is_not_overwritten_unless_asked(trained: Path, tiny_c
     assert (trained / "checkpoint.json").read_bytes() == before
 
 
-def test_another_configuration_does_not_resume(tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_configuration_does_not_resume(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loop, "remove_states", lambda _: None)
     train(with_training(tiny_config, steps=2), tmp_path / "run")
     with pytest.raises(InputFault, match=r"training\.batch"):
@@ -103,7 +105,10 @@ def test_a_loss_that_is_not_a_number_stops_with_the_reason_and_keeps_the_state(
 @pytest.mark.parametrize("loss", ["nonsaturating", "hinge", "wgan-gp"])
 def test_every_selectable_loss_trains(loss: str, tiny_config: Config, tmp_path: Path) -> None:
     config = with_training(tiny_config, loss=loss, steps=2, fake_buffer=4)
-    assert json.loads((train(config, tmp_path / loss) / "checkpoint.json").read_text())["config"]["training"]["loss"] == loss
+    assert (
+        json.loads((train(config, tmp_path / loss) / "checkpoint.json").read_text())["config"]["training"]["loss"]
+        == loss
+    )
 
 
 @pytest.mark.gpu

@@ -16,13 +16,17 @@ IMAGE = torch.zeros(1, 2, 2, 2)
 
 
 def prepared(*rows: tuple[str, int]) -> list[Prepared]:
-    return [Prepared(Case(f"c{i}", patient, (Path("x"),)), IMAGE, None, group) for i, (patient, group) in enumerate(rows)]
+    return [
+        Prepared(Case(f"c{i}", patient, (Path("x"),)), IMAGE, None, group) for i, (patient, group) in enumerate(rows)
+    ]
 
 
 def test_partners_are_other_patients_of_the_class_and_strangers_of_another_class() -> None:
     cases = prepared(("a", 0), ("a", 0), ("b", 0), ("c", 1), ("d", 1), ("e", -1), ("f", -1))
     pairs = PairSampler(cases, ["x", "y"], "cohort").draw(400, torch.Generator().manual_seed(0))
-    rows = zip(pairs.source.tolist(), pairs.partner.tolist(), pairs.stranger.tolist(), pairs.has_stranger.tolist(), strict=True)
+    rows = zip(
+        pairs.source.tolist(), pairs.partner.tolist(), pairs.stranger.tolist(), pairs.has_stranger.tolist(), strict=True
+    )
     for source, partner, stranger, has_stranger in rows:
         assert cases[source].case.patient_id != cases[partner].case.patient_id
         assert cases[source].class_index == cases[partner].class_index

@@ -20,7 +20,7 @@ from monai.transforms import (
 
 from medgan.config import Config
 from medgan.errors import InputFault
-from medgan.transforms import RandDAGAN, RandDAGANd, RandDAGAND, RandDAGANDict
+from medgan.transforms import RandDAGAN, RandDAGAND, RandDAGANd, RandDAGANDict
 
 KEYS = ["image", "label"]
 AFFINE = torch.tensor([[-2.0, 0, 0, 20], [0, 2.0, 0, -15], [0, 0, 2.5, 7], [0, 0, 0, 1]], dtype=torch.float64)
@@ -37,7 +37,13 @@ def sample(volume: torch.Tensor, label: torch.Tensor) -> dict[str, torch.Tensor]
 
 
 def files(cohort_folder: Path) -> list[dict[str, str]]:
-    return [{"image": str(cohort_folder / f"images/case{i:02d}.nii.gz"), "label": str(cohort_folder / f"labels/case{i:02d}.nii.gz")} for i in range(1, 7)]
+    return [
+        {
+            "image": str(cohort_folder / f"images/case{i:02d}.nii.gz"),
+            "label": str(cohort_folder / f"labels/case{i:02d}.nii.gz"),
+        }
+        for i in range(1, 7)
+    ]
 
 
 def test_aliases_are_monais() -> None:
@@ -46,7 +52,9 @@ def test_aliases_are_monais() -> None:
     assert issubclass(RandDAGAN, Transform)
 
 
-def test_affine_dtype_and_type_are_kept_and_the_volume_changes(transform: RandDAGANd, sample: dict[str, torch.Tensor]) -> None:
+def test_affine_dtype_and_type_are_kept_and_the_volume_changes(
+    transform: RandDAGANd, sample: dict[str, torch.Tensor]
+) -> None:
     out = transform(sample)
     for key in KEYS:
         assert isinstance(out[key], MetaTensor)
@@ -103,7 +111,9 @@ def test_parameters_of_another_checkpoint_are_refused(transform: RandDAGANd, sam
         transform.replay(sample, {**recorded, "checkpoint": "0" * 64})
 
 
-def test_inverse_brings_the_label_back_and_pops_the_record(transform: RandDAGANd, sample: dict[str, torch.Tensor]) -> None:
+def test_inverse_brings_the_label_back_and_pops_the_record(
+    transform: RandDAGANd, sample: dict[str, torch.Tensor]
+) -> None:
     out = transform(sample)
     back = transform.inverse(out)
     assert back["label"].applied_operations == []
@@ -158,7 +168,9 @@ def test_workers_start_by_spawning_too(checkpoint_folder: Path, cohort_folder: P
     assert [tuple(item["image"].shape)[1] for item in loader] == [1, 1]
 
 
-def test_copies_share_the_weights_and_pickles_carry_none(transform: RandDAGANd, sample: dict[str, torch.Tensor]) -> None:
+def test_copies_share_the_weights_and_pickles_carry_none(
+    transform: RandDAGANd, sample: dict[str, torch.Tensor]
+) -> None:
     twin = copy.deepcopy(transform)
     assert twin.transform.sampler is transform.transform.sampler
     content = pickle.dumps(transform)
@@ -179,7 +191,9 @@ def test_the_class_of_a_sample_conditions_the_sibling(checkpoint_folder: Path, s
         sibling("huge")
 
 
-def test_several_channels_and_label_keys(make_checkpoint: Callable[..., Path], tmp_path: Path, volume: torch.Tensor, label: torch.Tensor) -> None:
+def test_several_channels_and_label_keys(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, volume: torch.Tensor, label: torch.Tensor
+) -> None:
     checkpoint = make_checkpoint(tmp_path, channels=2)
     transform = RandDAGANd(["image", "organ", "lesion"], checkpoint, prob=1.0).set_random_state(0)
     out = transform({"image": volume.repeat(2, 1, 1, 1), "organ": label, "lesion": label})
@@ -201,7 +215,12 @@ def test_a_label_on_other_voxels_is_refused(transform: RandDAGANd, volume: torch
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"prob": 1.2}, "1.2"), ({"strength": -1}, "-1"), ({"strength": (1.0, 0.5)}, r"\(1.0, 0.5\)"), ({"mode": "cubic"}, "cubic")],
+    [
+        ({"prob": 1.2}, "1.2"),
+        ({"strength": -1}, "-1"),
+        ({"strength": (1.0, 0.5)}, r"\(1.0, 0.5\)"),
+        ({"mode": "cubic"}, "cubic"),
+    ],
 )
 def test_bad_arguments_name_the_value(arguments: dict[str, object], message: str, checkpoint_folder: Path) -> None:
     with pytest.raises(ValueError, match=message):
@@ -220,7 +239,9 @@ def test_a_rescaled_ct_is_told_its_range(
     make_checkpoint: Callable[..., Path], tiny_config: Config, tmp_path: Path, volume: torch.Tensor
 ) -> None:
     window = tiny_config.preprocess.intensity.model_copy(update={"kind": "window", "window": (0.0, 1000.0)})
-    config = tiny_config.model_copy(update={"preprocess": tiny_config.preprocess.model_copy(update={"intensity": window})})
+    config = tiny_config.model_copy(
+        update={"preprocess": tiny_config.preprocess.model_copy(update={"intensity": window})}
+    )
     checkpoint = make_checkpoint(tmp_path, config)
     in_units = RandDAGAN(checkpoint, prob=1.0).set_random_state(0)(volume)
     rescaled = RandDAGAN(checkpoint, prob=1.0, input_range=(0.0, 1.0)).set_random_state(0)(volume / 1000)

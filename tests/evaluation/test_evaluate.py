@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medgan.checkpoint import Origin, load_checkpoint, save_checkpoint
+from medgan.config import Config
+from medgan.data.cohort import Case, Cohort, read_cohort
+from medgan.data.split import content_hash, split_cohort
+from medgan.errors import InputFault
+from medgan.evaluation.cases import part_cases
+from medgan.evaluation.evaluate import evaluate
+from medgan.evaluation.privacy import STATEMENT
+
+
+def with_cases(folder: Path, source: Path, cases: list[dict[str, str]], digest: str = "0") -> Path:
+    """Write the generator of ``source`` as one that was trained on ``cases``."""
+    loaded = load_checkpoint(source)
+    origin = Origin(loaded.origin.class_names, loaded.origin.label_names, 1, cases, digest)
+    save_checkpoint(folder, loaded.generator.state_dict(), loaded.config, origin)
+    return folder
+
+
+def record(case: Case) -> dict[str, str]:
+    return {"case_id": case.case_id, "patient_id": case.patient_id, "content_sha256": content_hash(case)}
+
+
+@pytest.fixture(scope="module")
+def cohort(cohort_folder: Path) -> Cohort:
+    return read_cohort(cohort_folder, class_key="size", classes=("small", "large"), labels={1: "ball"})
+
+
+@pytest.fixture(scope="module")
+def trained(
+    cohort: Cohort, checkpoint_folder: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint that was trained on the cohort's training split, and knows it."""
+    split = split_cohort(cohort, tiny_config.data)
+    cases = [record(case) for case in split.training]
+    return with_cases(tmp_path_factory.mktemp("trained"), checkpoint_folder, cases, split.digest)
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    trained: Path, cohort_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    output = tmp_path_factory.mktemp("evaluation") / "of" / "tiny"
+    return evaluate(trained, cohort_folder, output, siblings=2), output
+
+
+def test_the_report_returned_is_the_one_written(evaluated: tuple[dict[str, Any], Path]) -> None:
+    report, output = evaluated
+    assert json.loads((output / "report.json").read_text()) == report
+    assert sorted(path.name for path in output.iterdir()) == ["report.html", "report.json"]
+
+
+def test_the_report_has_every_figure_next_to_its_floor(evaluated: tuple[dict[str, Any], Path]) -> None:
+    report, _ = evaluated
+    assert report["left_out"] == []
+    assert report["cohort"]["training"] == {"cases": 6, "patients": 6, "label_maps": 5}
+    assert report["cohort"]["held_out"]["cases"] == 6
+    for name in ("frechet", "kernel", "histogram", "spectrum"):
+        siblings, real = report["fidelity"][name]["siblings"], report["fidelity"][name]["real"]
+        assert siblings["low"] <= siblings["value"] <= siblings["high"]
+        assert real["low"] <= real["value"] <= real["high"]
+    for column in ("siblings", "real"):
+        assert set(report["diversity"]["neighbourhoods"][column]) == {"precision", "recall", "density", "coverage"}
+    assert report["diversity"]["unit"] == "mm"
+    assert report["preservation"]["jacobian_min"]["count"] == 12
+    assert report["preservation"]["labels"][0]["name"] == "ball"
+    assert report["preservation"]["labels"][0]["sources"] == 5
+    privacy = report["privacy"]
+    assert privacy["linkage"]["chance"] == pytest.approx(1 / 6)
+    assert privacy["closest_record"]["chance"] == 0.5
+    assert 0 <= privacy["copies"]["share"]["value"] <= 1
+    assert privacy["neighbour_ratio"]["held_out"]["count"] == 6
+
+
+def test_cases_the_weights_were_chosen_by_are_named(evaluated: tuple[dict[str, Any], Path]) -> None:
+    assert any(note.startswith("2 of the 6 held-out cases are the validation cases") for note in evaluated[0]["notes"])
+
+
+def test_the_page_stands_alone_and_carries_the_statement(evaluated: tuple[dict[str, Any], Path]) -> None:
+    page = (evaluated[1] / "report.html").read_text()
+    assert not re.search(r"(src|href)\s*=\s*.(?!data:)", page)
+    assert "http" not in page
+    assert page.count("data:image/png;base64,") >= 4
+    assert "treat it as that patient" in page
+    assert STATEMENT.split(";")[2].strip() in page
+    assert "Not measured here" in page
+    assert not re.search(r"\bnan\b|\bNone\b|Undefined", re.sub(r"base64,[^\"]*", "", page))
+
+
+def test_a_run_again_gives_the_same_bytes(trained: Path, cohort_folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        evaluate(trained, cohort_folder, tmp_path / name, siblings=2, seed=3, limit=2)
+    for file in ("report.json", "report.html"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_too_few_cases_for_a_feature_space_leave_its_figures_out(
+    trained: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    report = evaluate(trained, cohort_folder, tmp_path, siblings=2, limit=2)
+    assert report["cohort"]["training"]["cases"] == report["cohort"]["held_out"]["cases"] == 2
+    assert report["fidelity"] is None
+    assert report["diversity"]["neighbourhoods"] is None
+    assert report["privacy"]["closest_record"] is None
+    assert report["privacy"]["copies"] is not None
+    assert "at least 3" in report["left_out"][0]["reason"]
+    assert any("Only 2 training and 2 held-out" in note for note in report["notes"])
+
+
+def test_without_held_out_cases_the_figures_that_need_them_are_left_out(
+    cohort: Cohort, checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    everything = with_cases(tmp_path / "g", checkpoint_folder, [record(case) for case in cohort.cases])
+    report = evaluate(everything, cohort_folder, tmp_path / "out", siblings=2)
+    assert report["cohort"]["held_out"]["cases"] == 0
+    assert report["fidelity"] is None
+    assert report["privacy"]["copies"] is None
+    assert "no case of this cohort is held out" in report["left_out"][0]["reason"]
+    assert report["privacy"]["linkage"]["chance"] == pytest.approx(1 / 12)
+    assert "Fréchet" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_of_an_unseen_cohort_siblings_are_made_and_it_is_said(
+    checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    stranger = with_cases(
+        tmp_path / "g", checkpoint_folder, [{"case_id": "x", "patient_id": "x", "content_sha256": "x"}]
+    )
+    report = evaluate(stranger, cohort_folder, tmp_path / "out", siblings=2, limit=3)
+    assert report["cohort"]["sources"] == "held_out"
+    assert report["preservation"]["jacobian_min"]["count"] == 6
+    assert report["fidelity"] is None
+    assert report["privacy"]["copies"] is None
+    assert "no case of this cohort was trained on" in report["left_out"][0]["reason"]
+    assert "none of which it was trained on" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_held_out_by_name_only_is_not_held_out(cohort: Cohort, checkpoint_folder: Path, tmp_path: Path) -> None:
+    first, second, third, *_ = cohort.cases
+    cases = [
+        record(first),
+        {"case_id": "old scan", "patient_id": second.patient_id, "content_sha256": "x"},
+        {"case_id": "old name", "patient_id": "old name", "content_sha256": content_hash(third)},
+    ]
+    parts = part_cases(cohort, load_checkpoint(with_cases(tmp_path, checkpoint_folder, cases)))
+    assert [case.case_id for case in parts.training] == [first.case_id]
+    assert len(parts.held_out) == 9
+    assert not {second.case_id, third.case_id} & {case.case_id for case in parts.held_out}
+    assert parts.notes[0].startswith("2 cases were left out")
+
+
+def test_training_cases_with_other_bytes_are_reported(cohort: Cohort, checkpoint_folder: Path) -> None:
+    parts = part_cases(cohort, load_checkpoint(checkpoint_folder))
+    assert len(parts.training) == 6
+    assert any(note.startswith("6 cases bear the id of a training case") for note in parts.notes)
+
+
+def test_a_cohort_of_nothing_but_other_scans_of_training_patients_is_refused(
+    cohort: Cohort, cohort_folder: Path, checkpoint_folder: Path, tmp_path: Path
+) -> None:
+    cases = [{"case_id": f"old {c.case_id}", "patient_id": c.patient_id, "content_sha256": "x"} for c in cohort.cases]
+    with pytest.raises(InputFault, match="NO_SOURCES"):
+        evaluate(with_cases(tmp_path / "g", checkpoint_folder, cases), cohort_folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [({"siblings": 1}, "SIBLINGS"), ({"limit": 0}, "LIMIT")])
+def test_arguments_out_of_range_are_refused(
+    arguments: dict[str, int], code: str, trained: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputFault, match=code):
+        evaluate(trained, cohort_folder, tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_case_leaves_no_half_a_report(trained: Path, cohort_folder: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(cohort_folder, tmp_path / "cohort")
+    damaged = broken / "images" / "case09.nii.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    with pytest.raises(InputFault, match=r"case09\.nii\.gz"):
+        evaluate(trained, broken, tmp_path / "out", siblings=2)
+    assert not (tmp_path / "out").exists()

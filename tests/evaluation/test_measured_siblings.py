@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medgan.checkpoint import Origin, save_checkpoint
+from medgan.config import Config
+from medgan.data.cohort import Case
+from medgan.data.loaders import Prepared
+from medgan.evaluation.diversity import similarity_for
+from medgan.evaluation.gallery import usual_sibling, worst_siblings
+from medgan.evaluation.privacy import linked
+from medgan.evaluation.siblings import Measured, case_seed, make_sibling, measure_siblings
+from medgan.generate.plan import plan_orders
+from medgan.models.generator import Generator
+from medgan.sampler import Sampler, load
+
+SHAPE = (16, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def sources() -> list[Prepared]:
+    rng = np.random.default_rng(0)
+    prepared = []
+    for i in range(5):
+        label = np.zeros(SHAPE, dtype=np.uint8)
+        label[4 : 9 + i % 2, 4:10, 5:11] = 1
+        image = torch.from_numpy(0.2 + 0.5 * label + rng.normal(0, 0.05, SHAPE)).float()
+        case = Case(f"case{i}", f"patient{i}", (Path("image.nii"),), class_name="small")
+        prepared.append(Prepared(case, image[None], torch.from_numpy(label)[None] if i else None, 0))
+    return prepared
+
+
+@pytest.fixture(scope="module")
+def identity(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Sampler:
+    """A generator whose every sibling is its source."""
+    folder = tmp_path_factory.mktemp("identity")
+    generator = Generator(tiny_config.model, 1, 2, SHAPE)
+    with torch.no_grad():
+        for head in (generator.velocity, generator.appearance, generator.affine):
+            head.weight.zero_()
+    origin = Origin(("small", "large"), {1: "ball"}, 1, [], "0")
+    save_checkpoint(folder, generator.state_dict(), tiny_config, origin)
+    return load(folder)
+
+
+def measured_of(sampler: Sampler, sources: list[Prepared]) -> Measured:
+    return measure_siblings(sampler, sources, count=3, seed=0, labels=[1, 7], similarity=similarity_for(SHAPE))
+
+
+def test_the_identity_has_no_spread_keeps_everything_and_is_always_linked(
+    identity: Sampler, sources: list[Prepared]
+) -> None:
+    measured = measured_of(identity, sources)
+    assert linked(measured.nearest, np.arange(5)).all()
+    assert measured.correlation == pytest.approx(np.ones((5, 3)))
+    for spread in (measured.shape_spread, measured.appearance_spread, measured.volume_spread):
+        assert spread == pytest.approx(np.zeros(5), abs=1e-5)
+    assert measured.displacement == pytest.approx(np.zeros((5, 3)), abs=1e-5)
+    assert measured.similarity == pytest.approx(np.ones(5), abs=1e-3)
+    assert measured.jacobian_min == pytest.approx(np.ones((5, 3)), abs=1e-5)
+    assert not measured.fold_share.any()
+    assert np.isnan(measured.ratios[1][0]).all()
+    assert (measured.ratios[1][1:] == 1).all()
+    assert (measured.components_after[1][1:] == measured.components_before[1][1:, None]).all()
+    assert np.isnan(measured.ratios[7]).all()
+
+
+def test_a_generator_that_varies_has_spread_in_shape_and_appearance(
+    checkpoint_folder: Path, sources: list[Prepared]
+) -> None:
+    measured = measured_of(load(checkpoint_folder), sources)
+    assert (measured.shape_spread > 0.01).all()
+    assert (measured.appearance_spread > 1e-4).all()
+    assert (measured.displacement > 0).all()
+    assert len(np.unique(measured.features.reshape(15, -1), axis=0)) == 15
+    assert measured.jacobian_min.shape == measured.nearest.shape == (5, 3)
+
+
+def test_a_sibling_is_the_one_of_generate_whatever_else_is_made(
+    checkpoint_folder: Path, sources: list[Prepared]
+) -> None:
+    sampler = load(checkpoint_folder)
+    assert case_seed(5, "case1") == plan_orders([sources[1].case], 1, 5)[0].seed
+    made = make_sibling(sampler, sources[1], 2, seed=5)
+    expected = sampler.sample(
+        sources[1].image, sources[1].label, n=3, seed=case_seed(5, "case1"), class_name="small", input_range=(0, 1)
+    )[2]
+    assert torch.equal(made.image, expected.volume)
+    assert made.label is not None
+    assert torch.equal(made.label, expected.label)
+    assert not torch.equal(made.image, make_sibling(sampler, sources[1], 1, seed=5).image)
+
+
+def test_sources_compared_in_portions_are_the_same_as_at_once(
+    checkpoint_folder: Path, sources: list[Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = measured_of(load(checkpoint_folder), sources)
+    monkeypatch.setattr("medgan.evaluation.siblings.COMPARED_AT_ONCE", 4)
+    monkeypatch.setattr("medgan.evaluation.siblings.SIMILARITY_PAIRS", 3)
+    parts = measured_of(load(checkpoint_folder), sources)
+    assert parts.correlation == pytest.approx(whole.correlation)
+    assert np.array_equal(parts.nearest, whole.nearest)
+    assert np.isfinite(parts.similarity).tolist() == [True, False, True, False, True]
+
+
+def make_measured(**changed: object) -> Measured:
+    empty = np.zeros((2, 2))
+    names = Measured.__dataclass_fields__
+    return Measured(**{name: changed.get(name, {} if "dict" in str(f.type) else empty) for name, f in names.items()})
+
+
+def test_the_worst_siblings_are_found_and_named() -> None:
+    ratios = {1: np.array([[1.0, 0.4], [1.1, 1.2]]), 2: np.array([[np.nan, np.nan], [1.0, 1.9]])}
+    measured = make_measured(jacobian_min=np.array([[0.5, 0.6], [0.2, 0.3]]), ratios=ratios)
+    worst = worst_siblings(measured, {1: "head", 2: "tail"})
+    assert list(worst) == [(1, 0), (0, 1), (1, 1)]
+    assert "0.20" in worst[1, 0][0]
+    assert "head: 0.40" in worst[0, 1][0]
+    assert "tail: 1.90" in worst[1, 1][0]
+
+
+def test_a_sibling_that_is_worst_twice_is_shown_once() -> None:
+    measured = make_measured(jacobian_min=np.array([[0.5, 0.1]]), ratios={1: np.array([[1.0, 0.4]])})
+    assert [len(reasons) for reasons in worst_siblings(measured, {}).values()] == [2, 1]
+
+
+def test_without_labels_only_the_jacobian_has_a_worst() -> None:
+    assert list(worst_siblings(make_measured(jacobian_min=np.array([[0.5, 0.1]])), {})) == [(0, 1)]
+
+
+def test_the_usual_sibling_has_the_median_displacement() -> None:
+    assert usual_sibling(make_measured(displacement=np.array([[9.0, 1.0, 5.0], [4.0, 7.0, 6.0]]))) == (0, 2)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from medgan.evaluation.privacy import (
+    COMPARED_VOXELS,
+    STATEMENT,
+    closer_to_training,
+    comparable,
+    copies,
+    copy_threshold,
+    linked,
+    neighbour_ratios,
+    pooling_factor,
+)
+from medgan.measures.distances import nearest_neighbour_correlation
+
+RNG = np.random.default_rng(0)
+TRAINING, HELD_OUT, OTHERS = (RNG.normal(size=(40, 500)) for _ in range(3))
+REFERENCE, _ = nearest_neighbour_correlation(HELD_OUT, TRAINING)
+
+
+def test_planted_copies_are_all_found_even_brightened() -> None:
+    planted = TRAINING * 0.5 + 3 + RNG.normal(0, 0.1, TRAINING.shape)
+    nearest, index = nearest_neighbour_correlation(planted, TRAINING)
+    assert copies(nearest, REFERENCE).all()
+    assert linked(index.reshape(-1, 1), np.arange(40)).all()
+
+
+def test_other_patients_are_copies_as_seldom_as_held_out_ones() -> None:
+    nearest, _ = nearest_neighbour_correlation(OTHERS, TRAINING)
+    assert copies(nearest, REFERENCE).mean() < 0.2
+    assert copies(REFERENCE, REFERENCE).mean() == 0.05
+
+
+def test_the_threshold_is_the_95th_percentile_of_held_out_patients() -> None:
+    assert copy_threshold(np.arange(101) / 100) == pytest.approx(0.95)
+
+
+def test_linkage_counts_the_own_source_alone() -> None:
+    nearest = np.array([[0, 1], [1, 1], [0, 2]])
+    assert linked(nearest, np.arange(3)).tolist() == [[True, False], [True, True], [False, True]]
+
+
+def test_records_of_the_training_set_are_closer_to_it() -> None:
+    assert closer_to_training(TRAINING + 0.01, TRAINING, HELD_OUT).all()
+    assert not closer_to_training(HELD_OUT + 0.01, TRAINING, HELD_OUT).any()
+    assert 0.2 < closer_to_training(OTHERS, TRAINING, HELD_OUT).mean() < 0.8
+
+
+def test_the_neighbour_ratio_of_a_copy_is_0_and_between_two_records_1() -> None:
+    training = np.array([[0.0, 0.0], [2.0, 0.0], [9.0, 9.0]])
+    assert neighbour_ratios(np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 0.0]]), training) == pytest.approx([0, 1, 1 / 3])
+    assert neighbour_ratios(np.zeros((1, 2)), np.zeros((2, 2))) == [1]
+
+
+def test_large_volumes_are_compared_at_a_lower_resolution() -> None:
+    assert pooling_factor((32, 48, 32)) == 1
+    assert pooling_factor((128, 128, 128)) == 4
+    volumes = torch.rand(2, 1, 50, 60, 70)
+    rows = comparable(volumes)
+    assert rows.shape == (2, 25 * 30 * 35)
+    assert rows.shape[1] <= COMPARED_VOXELS
+    assert rows[0, 0] == pytest.approx(float(volumes[0, 0, :2, :2, :2].mean()))
+    assert np.array_equal(comparable(volumes[..., :4, :4, :4]), volumes[..., :4, :4, :4].reshape(2, -1).numpy())
+
+
+def test_the_statement_is_the_agreed_one() -> None:
+    assert STATEMENT == (
+        "each output is a transformed scan of one patient; treat it as that patient's data; it is not anonymous."
+    )
