@@ -45,8 +45,9 @@ def split_cohort(cohort: Cohort, data: DataConfig) -> Split:
     """Split by patient, then take label and class from all but ``data.labelled`` training cases.
 
     Splits the source gives win (unless ``data.given_split`` is false); patients it gives none go to training.
-    Otherwise patients are drawn by ``data.split_seed``, in equal shares of every class. Where some patients are annotated (with a class, where the
-    cohort has classes, else with a label map), those who are not go to training: nothing can be tested on them.
+    Otherwise patients are drawn by ``data.split_seed``, in equal shares of every class. Where some patients are
+    annotated (with a class, where the cohort has classes, else with a label map), those who are not go to training:
+    nothing can be tested on them.
 
     Raises:
         InputFault: a patient stands in two splits, or none is left for training.

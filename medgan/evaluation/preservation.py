@@ -24,7 +24,8 @@ def jacobian(displacement: NDArray[np.floating]) -> Array:
         displacement: ``(3, D, H, W)`` in voxels.
 
     Returns:
-        ``(D, H, W)``; 1 keeps volume, 0 and below is a fold.
+        ``(D, H, W)``; 1 keeps volume, 0 and below is a fold. The map goes from sibling to source: where the
+        determinant is below 1 the sibling shows the source enlarged.
     """
     field = torch.from_numpy(np.ascontiguousarray(displacement, dtype=np.float64))
     return np.asarray(jacobian_determinant(field[None])[0].numpy(), dtype=np.float64)

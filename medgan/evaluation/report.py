@@ -173,8 +173,9 @@ def _preservation(report: Mapping[str, Any]) -> Row:
     rows = [
         _row(
             "Least Jacobian determinant",
-            "How much the most compressed spot of a sibling shrinks: 1 keeps its volume, 0 or less folds tissue over "
-            "itself. Of the whole deformation, at every voxel of the grid.",
+            "How much of the source a voxel of the sibling is filled with, where that is least: 1 keeps the volume, "
+            "0.5 shows the spot at twice its size, 0 or less folds tissue over itself. Of the whole deformation, at "
+            "every voxel of the grid.",
             _spanned(least),
             (_number(least["min"]), "the least of all"),
         ),
@@ -191,7 +192,7 @@ def _preservation(report: Mapping[str, Any]) -> Row:
             _row(
                 f"Volume of {label['name']}",
                 f"Voxels in the sibling over voxels in its source ({label['sources']} sources). "
-                f"Lost altogether in {_percent(label['lost_share'])}.",
+                f"Lost altogether in {_percent(label['lost_share'])} of the siblings.",
                 _spanned(ratio),
                 (f"{_number(ratio['min'])} and {_number(ratio['max'])}", "least and most"),
             ),
@@ -280,7 +281,7 @@ def _number(value: float | None) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if 0 < share < 1 else f"{100 * share:.0f} %"
+    return f"{100 * share:.1f}\u00a0%" if 0 < share < 1 else f"{100 * share:.0f}\u00a0%"
 
 
 def _interval(figure: Mapping[str, float], unit: str = "") -> Cell:
