@@ -26,7 +26,9 @@ PHANTOM = (
     "This cohort is a phantom: one brain template, varied at random, with drawn-in lesions. The figures below show "
     "that the parts work together; they say nothing about any clinical task."
 )
+PATIENTS = 36
 SYNTHETIC_VOLUMES = 12
+EVALUATED = 10  # cases of each kind; all would take minutes
 
 
 def run_demo(output: Path) -> None:
@@ -42,7 +44,9 @@ def run_demo(output: Path) -> None:
 
     _section(console, 1, f"a cohort of phantom patients in {output / 'cohort'}")
     console.print(PHANTOM)
-    manifest = build_phantom_cohort(output / "cohort", shape=config.preprocess.shape, seed=config.seed)
+    manifest = build_phantom_cohort(
+        output / "cohort", patients=PATIENTS, shape=config.preprocess.shape, seed=config.seed
+    )
 
     _section(console, 2, "check")
     findings = check(manifest, class_key=config.data.class_key)
@@ -55,7 +59,7 @@ def run_demo(output: Path) -> None:
     generator = train(config, output / "generator")
 
     _section(console, 4, "evaluate it")
-    report = evaluate(generator, manifest, output / "evaluation", siblings=2, limit=10)
+    report = evaluate(generator, manifest, output / "evaluation", siblings=2, limit=EVALUATED)
     _print_figures(console, report)
 
     _section(console, 5, f"generate {SYNTHETIC_VOLUMES} synthetic volumes with label maps")
