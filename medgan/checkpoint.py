@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -97,6 +98,24 @@ def write_atomically(path: Path, content: bytes) -> None:
             f"could not write {len(content)} bytes ({error.strerror})",
             "free space or choose another folder",
         ) from error
+
+
+def require_output(folder: Path) -> None:
+    """Create the folder a command writes to.
+
+    Raises:
+        InputFault: it is a file, or cannot be created or written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputFault(folder, "NOT_A_FOLDER", "--output is a file", "name a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputFault(
+            folder, "NOT_WRITABLE", f"it cannot be created ({error.strerror})", "choose another"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise InputFault(folder, "NOT_WRITABLE", "the folder cannot be written", "choose another or change its rights")
 
 
 def library_versions() -> dict[str, str]:
@@ -190,19 +209,20 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
             class_names=tuple(str(name) for name in record["class_names"]),
             label_names={int(k): str(v) for k, v in record["label_names"].items()},
             channels=int(record["channels"]),
-            training_cases=record["training_cases"],
+            training_cases=[{str(k): str(v) for k, v in case.items()} for case in record["training_cases"]],
             split_digest=str(record["split_digest"]),
             steps=int(record["steps"]),
-            metrics=record["metrics"],
+            metrics={str(k): float(v) for k, v in record["metrics"].items()},
         )
-        expected = record["sha256"][WEIGHTS]
+        expected, _created, _versions = record["sha256"][WEIGHTS], record["created"], dict(record["versions"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputFault(
             record_path, "CHECKPOINT_RECORD", f"not a checkpoint record ({error!r})", "get the checkpoint again"
         ) from error
     if not 1 <= origin.channels <= 64:
         raise InputFault(record_path, "CHECKPOINT_RECORD", f"{origin.channels} channels", "get the checkpoint again")
-    generator = Generator(config.model, origin.channels, len(origin.class_names), config.preprocess.shape)
+    with torch.device("meta"):  # no memory until the weights on disk are known to be of these shapes
+        generator = Generator(config.model, origin.channels, len(origin.class_names), config.preprocess.shape)
     _load_weights(folder / WEIGHTS, generator, expected)
     generator.eval().requires_grad_(False)
     return Checkpoint(folder, generator, config, origin, record, hashlib.sha256(text).hexdigest())
@@ -227,7 +247,7 @@ def _load_weights(path: Path, generator: Generator, expected_digest: str) -> Non
                 raise InputFault(
                     path, "CHECKPOINT_HASH", "SHA-256 differs from the recorded one", "get the checkpoint again"
                 )
-            generator.load_state_dict({name: weights.get_tensor(name) for name in wanted})
+            generator.load_state_dict({name: weights.get_tensor(name) for name in wanted}, assign=True)
     except SafetensorError as error:
         raise InputFault(
             path, "CHECKPOINT_WEIGHTS", f"not a safetensors file ({error})", "get the checkpoint again"

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -259,7 +260,7 @@ def main() -> None:
 
 def _end(error: Exception, line: str, code: int, debug: bool) -> None:
     if debug:
-        raise error
+        traceback.print_exception(error)
     typer.echo(line, err=True)
     sys.exit(code)
 

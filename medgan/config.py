@@ -7,11 +7,12 @@ path, the value and the nearest known key. Only the safe YAML loader is used: a 
 from __future__ import annotations
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from medgan.errors import InputFault
 
 Triple = tuple[int, int, int]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 MAX_CONFIG_BYTES = 1_000_000
 
 
@@ -93,7 +95,9 @@ class ModelConfig(Section):
     """Generator and discriminator."""
 
     latent: int = Field(32, ge=2, le=512, description="length of the noise vector z")
-    width: int = Field(16, ge=4, le=256, description="channels at half resolution; doubled at each further level")
+    width: int = Field(
+        16, ge=4, le=256, multiple_of=4, description="channels at half resolution; doubled at each level"
+    )
     basis: int = Field(16, ge=0, le=256, description="learned constant fields at the coarsest level that z can weigh")
     max_velocity: float = Field(
         0.08, ge=0, le=0.5, description="bound of the velocity field, as a share of each axis' length"
@@ -104,10 +108,20 @@ class ModelConfig(Section):
         0.06, ge=0, le=0.5, description="bound of the affine's shift, as a share of each axis' length"
     )
     max_gain: float = Field(0.3, ge=0, le=2, description="bound of the log gain field")
-    max_offset: float = Field(0.1, ge=0, le=1, description="bound of the offset field, in units of the 0 to 1 range")
+    max_offset: float = Field(0.1, ge=0, le=0.25, description="bound of the offset field, which fades out at 0 and 1")
     max_texture: float = Field(
         0.0, ge=0, le=1, description="bound of the band-limited texture residual; 0 leaves it out"
     )
+
+    @model_validator(mode="after")
+    def _order_of_grey_values_is_kept(self) -> ModelConfig:
+        limit = math.exp(-self.max_gain) / 4
+        if self.max_offset >= limit:
+            reason = (
+                f"max_offset must be below exp(-max_gain) / 4 = {limit:.3f}, or dark could become brighter than bright"
+            )
+            raise ValueError(f"{reason}, got {self.max_offset}")
+        return self
 
 
 class TrainingConfig(Section):
@@ -118,7 +132,7 @@ class TrainingConfig(Section):
     batch: int = Field(6, ge=1, description="pairs in an update")
     generator_rate: float = Field(2e-4, gt=0, description="learning rate of the generator")
     discriminator_rate: float = Field(2e-4, gt=0, description="learning rate of the discriminator")
-    betas: tuple[float, float] = Field((0.0, 0.99), description="Adam's betas, both networks")
+    betas: tuple[Beta, Beta] = Field((0.0, 0.99), description="Adam's betas, both networks")
     loss: Literal["relativistic", "nonsaturating", "hinge", "wgan-gp"] = Field(
         "relativistic", description="adversarial loss"
     )
@@ -177,6 +191,7 @@ class CompareConfig(Section):
     batch: int = Field(8, ge=1, description="samples in an update")
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate (AdamW, one-cycle)")
     width: int = Field(16, ge=4, description="channels of the network's first level")
+    preprocess: PreprocessConfig | None = Field(None, description="grid of the downstream model; none: the generator's")
     gan: AugmentConfig = AugmentConfig()
     curve_points: int = Field(4, ge=1, description="validations along the steps, for the curve in the report")
     bootstrap: int = Field(2000, ge=100, description="resamples of patients and seeds for a confidence interval")
@@ -212,6 +227,11 @@ class Config(Section):
     compare: CompareConfig = CompareConfig()
     tracking: TrackingConfig = TrackingConfig()
 
+    @property
+    def study_grid(self) -> PreprocessConfig:
+        """Grid and intensities of the downstream model."""
+        return self.compare.preprocess or self.preprocess
+
 
 class _StrictLoader(yaml.SafeLoader):
     """The safe loader, without aliases (they can explode) and without duplicate keys (one would be lost)."""
@@ -244,7 +264,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         )
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputFault(path, "CONFIG_YAML", f"not readable as YAML ({error})", "mend the file") from error
     if tree is None:
         tree = {}
@@ -271,7 +291,7 @@ def _apply_override(path: Path, tree: dict[str, Any], override: str) -> None:
         raise InputFault(path, "CONFIG_OVERRIDE", f"{override!r} is not KEY=VALUE", "write e.g. training.steps=500")
     try:
         value = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputFault(path, "CONFIG_OVERRIDE", f"the value of {key} is no YAML ({error})", "quote it") from error
     *parents, last = key.split(".")
     node = tree

@@ -16,7 +16,7 @@ def progress_bar() -> Progress:
     """Return a rich progress bar for stderr: description, bar, count, elapsed and remaining time, a free text."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("eta"),

@@ -21,7 +21,7 @@ from torch import Tensor
 from medgan.checkpoint import RECORD, Checkpoint, load_checkpoint
 from medgan.data.preprocess import Scale, resample_to_grid
 from medgan.errors import InputFault
-from medgan.models.deformation import jacobian_determinant, sample_at, voxel_grid
+from medgan.models.deformation import corner_jacobians, sample_at, voxel_grid
 from medgan.models.fields import (
     Fields,
     Shape,
@@ -89,8 +89,8 @@ class Recipe:
 
     @functools.cached_property
     def jacobian(self) -> Tensor:
-        """Jacobian determinant of the diffeomorphism on its integration grid, ``(D/2, H/2, W/2)``."""
-        return jacobian_determinant(self.displacement / 2)[0]
+        """Jacobian determinants of the diffeomorphism at the corners of its grid's cells, ``(8, d, h, w)``."""
+        return corner_jacobians(self.displacement / 2)[0]
 
     @property
     def jacobian_min(self) -> float:
@@ -286,13 +286,17 @@ class Sampler:
             seed: seed of the noise.
             strength: 0 is the identity, exactly; 1 what was learned.
             class_name: the source's class, where the generator has classes.
-            affine: voxel to RAS mm; taken from a MetaTensor when not given.
+            affine: voxel to RAS mm; taken from a MetaTensor when not given (see :func:`known_affine`).
             input_range: see :meth:`recipe`.
         """
-        if affine is None and hasattr(volume, "affine"):
-            affine = np.asarray(volume.affine, dtype=np.float64)
+        if affine is None:
+            affine = known_affine(volume)
         tensor = _channel_first(volume)
         label_tensor = None if label is None else _channel_first(label)
+        if label_tensor is not None and label_tensor.shape[1:] != tensor.shape[1:]:
+            raise ValueError(
+                f"label {tuple(label_tensor.shape)} and volume {tuple(tensor.shape)} differ in their voxels"
+            )
         siblings = []
         for index in range(n):
             parameters = self.draw(seed, index, strength, class_name)
@@ -309,6 +313,15 @@ class Sampler:
         return siblings
 
 
+def known_affine(volume: Any) -> NDArray[np.float64] | None:
+    """Return the affine of a MetaTensor; ``None`` where there is none or it is MONAI's default, the identity."""
+    if not hasattr(volume, "affine"):
+        return None
+    affine = np.asarray(torch.as_tensor(volume.affine).cpu(), dtype=np.float64)
+    return None if np.array_equal(affine, np.eye(4)) else affine
+
+
+@torch.no_grad()
 def render(recipe: Recipe, volume: Tensor, mode: str = "bilinear", padding: str = "border") -> Tensor:
     """Return the sibling of ``(C, X, Y, Z)``: appearance, then deformation, in the dtype it came in."""
     if recipe.is_identity:
@@ -317,6 +330,7 @@ def render(recipe: Recipe, volume: Tensor, mode: str = "bilinear", padding: str 
     return to_dtype(recipe.warp(recipe.change_appearance(data), mode, padding), volume.dtype)
 
 
+@torch.no_grad()
 def render_label(recipe: Recipe, label: Tensor, mode: str = "nearest", padding: str = "border") -> Tensor:
     """Return the label map under the same deformation, in the dtype it came in."""
     if recipe.is_identity:
@@ -397,4 +411,4 @@ def _like(result: Tensor, source: Any) -> Any:
     return result
 
 
-__all__ = ["Parameters", "Recipe", "Sampler", "Sibling", "load", "render", "render_label", "to_dtype"]
+__all__ = ["Parameters", "Recipe", "Sampler", "Sibling", "known_affine", "load", "render", "render_label", "to_dtype"]

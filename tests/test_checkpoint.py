@@ -57,6 +57,23 @@ def test_what_is_no_record_is_refused(folder: Path, record: str) -> None:
         load_checkpoint(folder)
 
 
+def test_a_record_that_asks_for_an_enormous_network_takes_no_memory(folder: Path) -> None:
+    record = json.loads((folder / RECORD).read_text())
+    record["config"]["preprocess"]["shape"] = [80000, 80000, 80000]
+    (folder / RECORD).write_text(json.dumps(record))
+    with pytest.raises(InputFault, match="CHECKPOINT_SHAPES"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("change", [{"training_cases": 5}, {"metrics": {"a": "b"}}, {"channels": 0}, {"created": ...}])
+def test_a_record_of_other_types_is_refused(folder: Path, change: dict[str, object]) -> None:
+    record = json.loads((folder / RECORD).read_text())
+    record = {k: v for k, v in (record | change).items() if v is not ...}
+    (folder / RECORD).write_text(json.dumps(record))
+    with pytest.raises(InputFault, match="CHECKPOINT_RECORD"):
+        load_checkpoint(folder)
+
+
 def test_another_format_version_is_named(folder: Path) -> None:
     record = json.loads((folder / RECORD).read_text()) | {"format_version": 99}
     (folder / RECORD).write_text(json.dumps(record))

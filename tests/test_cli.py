@@ -111,7 +111,7 @@ def test_a_label_of_another_geometry(config_file: Path, tmp_path: Path) -> None:
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = medgan("info", tmp_path / "nowhere", "--debug")
-    assert result.returncode != 0
+    assert result.returncode == 2
     assert "Traceback" in result.stderr
 
 

@@ -132,7 +132,7 @@ def make_plan(
         "spacing": None if task.spacing is None else list(task.spacing),
         "compare": compare.model_dump(mode="json", exclude={"checkpoint"}),
         "data": config.data.model_dump(mode="json", exclude={"root", "download"}),
-        "preprocess": config.preprocess.model_dump(mode="json"),
+        "preprocess": config.study_grid.model_dump(mode="json"),
         "exploratory": compare.seeds < SEEDS_FOR_A_VERDICT,
         "split_digest": split.digest,
         "content_digest": everything,

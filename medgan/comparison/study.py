@@ -81,7 +81,7 @@ def compare(config: Config, output: Path, tracker: Tracker | None = None) -> Stu
     plan = make_plan(config, split, hashes=hashes, cases=kept, task=task, checkpoint=checkpoint)
     tracker = open_tracker(config.tracking) if tracker is None else tracker
     digest = freeze(plan, output)
-    preprocessing = Preprocessing(config.preprocess)
+    preprocessing = Preprocessing(config.study_grid)
     cases = Cases(*(prepare(kept[part], cohort, preprocessing, f"reading {part}") for part in PARTS))
 
     settings = config.model_dump(mode="json", include={"name", "seed", "data", "preprocess", "compare"})
@@ -112,7 +112,7 @@ def make_task(config: Config, cohort: Cohort) -> Task:
         InputFault: the cohort has no structure, or fewer than two classes.
     """
     # Only a grid of fixed spacing has millimetres; a stretched one has its own in every case.
-    spacing = config.preprocess.spacing if config.preprocess.fit == "crop" else None
+    spacing = config.study_grid.spacing if config.study_grid.fit == "crop" else None
     if config.compare.task == "classification":
         if len(cohort.class_names) < 2:
             reason = f"{len(cohort.class_names)} classes are known, at least 2 are needed"
@@ -166,7 +166,7 @@ class _Study:
             arm,
             task=self.task.kind,
             modality=self.config.data.modality,
-            shape=self.config.preprocess.shape,
+            shape=self.config.study_grid.shape,
             gan=settings.gan,
             sampler=self.sampler,
         )

@@ -155,7 +155,7 @@ def _average_down(volume: Tensor, matrix: NDArray[np.float64]) -> tuple[Tensor, 
     factors = [min(f, n) for f, n in zip(factors, volume.shape[1:], strict=True)]
     if max(factors) == 1:
         return volume, matrix
-    averaged = F.avg_pool3d(volume[None], factors)[0]
+    averaged = F.avg_pool3d(volume[None], factors, ceil_mode=True, count_include_pad=False)[0]
     scaled = matrix.copy()
     for axis, factor in enumerate(factors):
         scaled[axis] /= factor

@@ -6,8 +6,10 @@ import csv
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +30,18 @@ PHANTOM = (
 )
 PATIENTS = 36
 SYNTHETIC_VOLUMES = 12
+# Where some of the evaluation's figures stand in report.json; "siblings" in a path has its counterpart "real".
+FIGURES = {
+    "Fréchet distance to held-out": "fidelity.frechet.siblings.value",
+    "precision": "diversity.neighbourhoods.siblings.precision",
+    "coverage": "diversity.neighbourhoods.siblings.coverage",
+}
+ALONE = {
+    "spread of siblings' shape, voxels": "diversity.shape_spread.value",
+    "smallest Jacobian determinant": "preservation.jacobian_min.min",
+    "share of folded voxels": "preservation.fold_share.max",
+    "linked back to their source": "privacy.linkage.share.value",
+}
 EVALUATED = 10  # cases of each kind; all would take minutes
 
 
@@ -37,7 +51,7 @@ def run_demo(output: Path) -> None:
     Raises:
         InputFault: ``output`` holds something that is not an earlier demo.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     started = time.monotonic()
     _make_room(output)
     config = _config(output)
@@ -45,7 +59,7 @@ def run_demo(output: Path) -> None:
     _section(console, 1, f"a cohort of phantom patients in {output / 'cohort'}")
     console.print(PHANTOM)
     manifest = build_phantom_cohort(
-        output / "cohort", patients=PATIENTS, shape=config.preprocess.shape, seed=config.seed
+        output / "cohort", patients=PATIENTS, shape=config.study_grid.shape, seed=config.seed
     )
 
     _section(console, 2, "check")
@@ -114,13 +128,21 @@ def _section(console: Console, number: int, title: str) -> None:
     console.rule(f"{number}/6  {title}", align="left")
 
 
-def _print_figures(console: Console, report: dict[str, object], prefix: str = "") -> None:
-    """Print the single numbers of a report's sections, one a line."""
-    for name, value in report.items():
-        if isinstance(value, dict):
-            _print_figures(console, value, f"{prefix}{name} ")
-        elif isinstance(value, float):
-            console.print(f"  {prefix}{name}: {value:.3f}")
+def _print_figures(console: Console, report: Mapping[str, Any]) -> None:
+    """Print a few of the report's figures, siblings beside real volumes; all of them stand in report.html."""
+    table = Table("figure", "siblings", "real volumes", box=None, pad_edge=False)
+    for name, path in FIGURES.items():
+        table.add_row(name, _figure(report, path), _figure(report, path.replace("siblings", "real")))
+    for name, path in ALONE.items():
+        table.add_row(name, _figure(report, path), "")
+    console.print(table)
+
+
+def _figure(report: Mapping[str, Any], path: str) -> str:
+    node: Any = report
+    for key in path.split("."):
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return f"{node:.3f}" if isinstance(node, int | float) else "not measured"
 
 
 def _print_summary(console: Console, path: Path) -> None:

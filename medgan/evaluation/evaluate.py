@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medgan.checkpoint import Checkpoint, library_versions, write_atomically
+from medgan.checkpoint import Checkpoint, library_versions, require_output, write_atomically
 from medgan.data.cohort import read_cohort
 from medgan.data.loaders import prepare
 from medgan.errors import InputFault
@@ -53,6 +53,7 @@ def evaluate(
         raise InputFault(output, "SIBLINGS", f"--siblings is {siblings}", "ask for at least 2 of each case")
     if limit is not None and limit < 1:
         raise InputFault(output, "LIMIT", f"the limit is {limit}", "allow at least 1 case of each kind")
+    require_output(output)
     sampler = load(checkpoint)
     loaded = sampler.checkpoint
     cohort = read_cohort(

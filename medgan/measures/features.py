@@ -63,6 +63,9 @@ def group_weights(channels: int = 1) -> Array:
     return np.tile(one, channels)
 
 
+SMALLEST_SD = 0.01  # of features on a scale of about 0 to 1
+
+
 class FeatureSpace:
     """Standardised, decorrelated features: what a set of reference volumes varies in, each direction of unit variance.
 
@@ -113,6 +116,8 @@ class FeatureSpace:
         if self.weights.shape != (features,):
             raise ValueError(f"weights must have the shape ({features},), got {self.weights.shape}")
         self._scaler = StandardScaler().fit(reference)
+        # What hardly varies among the references (black background, say) must not outweigh all else by its 1/SD.
+        self._scaler.scale_ = np.maximum(np.sqrt(self._scaler.var_), SMALLEST_SD)
         scaled = self._scaler.transform(reference) * self.weights
         if not np.any(np.abs(scaled) > 1e-9):
             raise ValueError("reference samples are all alike")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,7 +37,7 @@ class ModulatedBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, style: int) -> None:
         super().__init__()
         self.convolution = nn.Conv3d(channels_in, channels_out, 3, padding=1)
-        self.norm = nn.GroupNorm(min(8, channels_out // 2), channels_out, affine=False)
+        self.norm = nn.GroupNorm(math.gcd(8, channels_out), channels_out, affine=False)
         self.modulation = nn.Linear(style, 2 * channels_out)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
@@ -52,7 +54,7 @@ class DownBlock(nn.Module):
         super().__init__()
         self.down = nn.Conv3d(channels_in, channels_out, 3, stride=2, padding=1)
         self.refine = nn.Conv3d(channels_out, channels_out, 3, padding=1)
-        self.norm = nn.GroupNorm(min(8, channels_out // 2), channels_out) if norm else nn.Identity()
+        self.norm = nn.GroupNorm(math.gcd(8, channels_out), channels_out) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(B, channels_out, D/2, H/2, W/2)``."""

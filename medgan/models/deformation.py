@@ -6,6 +6,8 @@ output voxel to input position, ``output(p) = input(φ(p))``: first the diffeomo
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -75,14 +77,43 @@ def apply_affine(matrix: Tensor, positions: Tensor, centre: Tensor) -> Tensor:
     return (moved + centre.reshape(1, 3, 1)).reshape(-1, *shape[1:])
 
 
+def corner_jacobians(displacement: Tensor) -> Tensor:
+    """Return the Jacobian determinants at the eight corners of every cell, ``(B, 8, D-1, H-1, W-1)``.
+
+    Between voxels a displacement is interpolated linearly along each axis; in a cell, its Jacobian is made of the
+    differences along the cell's edges. Stricter than central differences, which look past the voxel itself.
+    """
+    along = [torch.diff(displacement, dim=dim) for dim in (2, 3, 4)]
+
+    def edge(axis: int, corner: tuple[int, ...]) -> Tensor:
+        part = along[axis]
+        for other in range(3):
+            if other != axis:
+                part = part.narrow(other + 2, corner[other], displacement.shape[other + 2] - 1)
+        return part
+
+    determinants = []
+    for corner in itertools.product((0, 1), repeat=3):
+        columns = torch.stack([edge(axis, corner) for axis in range(3)], dim=-1)
+        determinants.append(_determinant(_plus_identity(columns.movedim(1, -2))))
+    return torch.stack(determinants, dim=1)
+
+
 def jacobian_determinant(displacement: Tensor) -> Tensor:
     """Return the Jacobian determinant of ``p + u(p)``, ``(B, D, H, W)``, by central differences.
 
     Positive everywhere: no fold, topology kept. The share of values ≤ 0 is the fold share.
     """
     gradients = torch.gradient(displacement, dim=(2, 3, 4))
-    jacobian = torch.stack(list(gradients), dim=-1).movedim(1, -2)
-    jacobian = jacobian + torch.eye(3, dtype=displacement.dtype, device=displacement.device)
+    return _determinant(_plus_identity(torch.stack(list(gradients), dim=-1).movedim(1, -2)))
+
+
+def _plus_identity(jacobian: Tensor) -> Tensor:
+    return jacobian + torch.eye(3, dtype=jacobian.dtype, device=jacobian.device)
+
+
+def _determinant(jacobian: Tensor) -> Tensor:
+    """Return the determinant of ``(..., 3, 3)``; torch's own goes through LU, one small matrix at a time."""
     a, b, c = jacobian[..., 0, :].unbind(-1)
     d, e, f = jacobian[..., 1, :].unbind(-1)
     g, h, i = jacobian[..., 2, :].unbind(-1)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from medgan.models.deformation import (
     affine_exponential,
     apply_affine,
+    corner_jacobians,
     integrate,
-    jacobian_determinant,
     sample_at,
     smooth_upsample,
     voxel_grid,
@@ -31,7 +32,8 @@ class Fields:
         velocity: ``(B, 3, d, h, w)`` control points, in voxels of the network's grid per unit time.
         generators: ``(B, 4, 4)`` of the affine about the grid's centre, voxels.
         gain: ``(B, C, d, h, w)`` log gain at the control points.
-        offset: ``(B, C, d, h, w)`` offset in units of the 0..1 range.
+        offset: ``(B, C, d, h, w)`` offset of the middle of the 0..1 range, in its units; it fades to 0 at both ends,
+            so that background stays background, and with the configuration's bound keeps the order of grey values.
         texture: ``(B, C, 2d, 2h, 2w)`` residual in the same units, or ``None``.
     """
 
@@ -69,11 +71,11 @@ def displacement_field(fields: Fields, shape: Shape) -> Tensor:
 def without_folds(fields: Fields, shape: Shape) -> tuple[Fields, Tensor]:
     """Halve the velocity until the deformation has no fold; return the recipe and its displacement field.
 
-    With the bounds of the configuration this is a guard that rarely acts; with it a positive Jacobian is no hope but
-    a property of every volume that leaves the sampler.
+    With the bounds of the configuration this is a guard that rarely acts; with it a positive Jacobian at every corner
+    of the field's cells is no hope but a property of every volume that leaves the sampler.
     """
     displacement = displacement_field(fields, shape)
-    while bool((jacobian_determinant(displacement / 2) <= 0).any()):
+    while bool((corner_jacobians(displacement / 2) <= 0).any()):
         fields = replace(fields, velocity=fields.velocity / 2)
         displacement = displacement_field(fields, shape)
     return fields, displacement
@@ -114,14 +116,17 @@ def appearance_change(fields: Fields, unit: Tensor, positions: Tensor | None, sh
         positions: grid voxels of ``unit``'s voxels; ``None`` where they are the grid's own.
         shape: the grid.
     """
-    if positions is None:
-        spatial = tuple(unit.shape[2:])
-        gain, offset = (smooth_upsample(f, spatial) for f in (fields.gain, fields.offset))
-        texture = None if fields.texture is None else smooth_upsample(fields.texture, spatial)
-    else:
-        gain, offset = (evaluate(f, positions, shape) for f in (fields.gain, fields.offset))
-        texture = None if fields.texture is None else evaluate(fields.texture, positions, shape)
-    change = unit * torch.expm1(gain) + offset
+    half = tuple(n // 2 for n in shape)
+
+    def at_voxels(field: Tensor) -> Tensor:
+        smooth = smooth_upsample(field, half)
+        if positions is None:
+            return F.interpolate(smooth, size=shape, mode="trilinear", align_corners=False)
+        return evaluate(smooth, positions, shape)
+
+    gain, offset = at_voxels(fields.gain), at_voxels(fields.offset)
+    texture = None if fields.texture is None else at_voxels(fields.texture)
+    change = unit * torch.expm1(gain) + offset * 4 * unit * (1 - unit)
     return change if texture is None else change + texture
 
 

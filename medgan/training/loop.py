@@ -14,7 +14,7 @@ import lightning_fabric as lf
 import torch
 from torch import Tensor
 
-from medgan.checkpoint import RECORD, Origin, save_checkpoint
+from medgan.checkpoint import RECORD, Origin, require_output, save_checkpoint
 from medgan.config import Config
 from medgan.data.cohort import Cohort, open_cohort
 from medgan.data.loaders import Prepared, prepare, stack_images
@@ -30,7 +30,7 @@ from medgan.progress import progress_bar
 from medgan.seeding import derive_seed, torch_generator
 from medgan.tracking import Run, Tracker, open_tracker
 from medgan.training.pairs import PairSampler
-from medgan.training.state import TrainingState, has_state, remove_states
+from medgan.training.state import START_OVER, TrainingState, has_state, recorded_run, remove_states
 from medgan.training.steps import StepBatch, discriminator_step, generator_step
 from medgan.training.validation import Validator
 
@@ -62,9 +62,11 @@ def train(config: Config, output: Path, *, fresh: bool = False, tracker: Tracker
     preprocessing = Preprocessing(config.preprocess)
     training = prepare(split.training, cohort, preprocessing, "reading training cases")
     held_out = prepare(split.validation, cohort, preprocessing, "reading validation cases")
-    output.mkdir(parents=True, exist_ok=True)
+    require_output(output)
     trainer = _Trainer(config, output, cohort, split, training, held_out)
-    if not fresh:
+    if fresh:
+        remove_states(output)
+    elif has_state(output):
         trainer.resume()
     tracker = tracker or open_tracker(config.tracking)
     with tracker.run(f"train {config.name}", config.model_dump(mode="json"), {"medgan.kind": "training"}) as run:
@@ -104,11 +106,7 @@ class _Trainer:
             torch.tensor([p.class_index if p.class_index >= 0 else classes for p in training]).to(self.fabric.device),
             PairSampler(training, cohort.class_names, str(cohort.source)),
         )
-        self.validator = (
-            Validator(self.volumes.images, self.volumes.class_index, stack_images(held_out), config.seed)
-            if held_out
-            else None
-        )
+        self.validator = self._make_validator(held_out)
         self.origin = Origin(
             cohort.class_names,
             cohort.label_names,
@@ -134,25 +132,48 @@ class _Trainer:
             {"optimizer_g": optimizer_g, "optimizer_d": optimizer_d},
         )
 
+    def _make_validator(self, held_out: Sequence[Prepared]) -> Validator | None:
+        if not held_out:
+            logger.warning("no validation cases: the last generator becomes the checkpoint, not the best")
+            return None
+        try:
+            return Validator(self.volumes.images, self.volumes.class_index, stack_images(held_out), self.config.seed)
+        except ValueError as error:
+            logger.warning("no validation (%s): the last generator becomes the checkpoint, not the best", error)
+            return None
+
+    def _run_record(self) -> dict[str, Any]:
+        """What makes this run that run: configuration and data."""
+        hashes = sorted(case["content_sha256"] for case in self.origin.training_cases)
+        return {"config": self.config.model_dump(mode="json"), "split": self.origin.split_digest, "data": hashes}
+
     def resume(self) -> None:
-        """Continue the unfinished run in the output folder, if there is one."""
-        found = self.state.load(self.output)
-        if found is None:
-            return
+        """Continue the unfinished run in the output folder."""
+        found, mine = recorded_run(self.output), self._run_record()
         # The budget may be extended; anything else would make it another run.
-        theirs, ours = (_without_budget(c) for c in (found, self.config.model_dump(mode="json")))
+        theirs, ours = (_without_budget(run["config"]) for run in (found, mine))
+        if theirs == ours and (found["split"], found["data"]) != (mine["split"], mine["data"]):
+            raise InputFault(
+                self.output, "OTHER_DATA", "the folder holds an unfinished run on other training cases",
+                "restore them, use another --output, or --fresh to start over",
+            )  # fmt: skip
         if theirs != ours:
             key = _first_difference(theirs, ours)
             raise InputFault(
                 self.output, "OTHER_RUN", f"the folder holds an unfinished run with another {key}",
                 "use the same configuration, another --output, or --fresh to start over",
             )  # fmt: skip
+        self.state.load(self.output)
         logger.info("resuming at step %d", self.state.step)
 
     def fit(self, run: Run) -> None:
         """Update both networks in turn until the budget is spent, or validation no longer improves."""
         config, state = self.config.training, self.state
         collapsed = 0
+        latest: dict[str, float] = {}
+        if state.step == 0:
+            # From here on the folder is known to hold an unfinished run.
+            state.save(self.output, self._run_record())
         with progress_bar() as bar:
             task = bar.add_task("training", total=config.steps, completed=state.step, note="")
             while state.step < config.steps and not self._budget_spent():
@@ -165,11 +186,12 @@ class _Trainer:
                 if collapsed >= COLLAPSE_STEPS and config.mode_seeking_shape > 0:
                     raise TrainingFailure(
                         f"{self.output}: COLLAPSED: siblings differ by less than {COLLAPSE_VOXELS} voxels for "
-                        f"{COLLAPSE_STEPS} steps, raise training.mode_seeking_shape; the last state is kept"
+                        f"{COLLAPSE_STEPS} steps, raise training.mode_seeking_shape and start over with --fresh"
                     )
                 bar.update(task, advance=1, note=_note(figures))
+                latest |= figures  # the lazy penalty is not due in the steps that are logged
                 if state.step % config.log_every == 0:
-                    run.log_metrics({**figures, "seconds": state.seconds}, state.step)
+                    run.log_metrics({**latest, "seconds": state.seconds}, state.step)
                 if state.step % config.picture_every == 0:
                     self._picture(run)
                 if state.step % config.validate_every == 0:
@@ -178,7 +200,7 @@ class _Trainer:
                         logger.info("no better validation score in %d validations: stopping", state.stale)
                         break
                 if state.step % config.state_every == 0:
-                    state.save(self.output, self.config.model_dump(mode="json"))
+                    state.save(self.output, self._run_record())
         if state.step % config.validate_every:
             self._validate(run)
         self._picture(run)
@@ -187,6 +209,7 @@ class _Trainer:
     def _step(self) -> dict[str, float]:
         config, step = self.config.training, self.state.step
         rng = torch_generator(self.config.seed, "step", step)
+        penalise = step % config.penalty_every == 0
         batch, sources = self._draw(rng)
         self.optimizer_d.zero_grad()
         figures = discriminator_step(
@@ -196,7 +219,7 @@ class _Trainer:
             config,
             rng,
             self.fabric.backward,
-            penalise=step % config.penalty_every == 0,
+            penalised=self.state.networks["discriminator"] if penalise else None,  # type: ignore[arg-type]
             past_fakes=self._past_fakes(sources, batch.source),
         )
         self.optimizer_d.step()
@@ -280,17 +303,14 @@ class _Trainer:
         bad = [name for name, value in figures.items() if not math.isfinite(value)]
         if bad:
             raise TrainingFailure(
-                f"{self.output}: NOT_FINITE: {bad[0]} is not a number at step {self.state.step}, the last good state "
-                "is kept; lower the learning rates and run the same command again"
+                f"{self.output}: NOT_FINITE: {bad[0]} is not a number at step {self.state.step}, {START_OVER}"
             )
 
 
 def _require_free(output: Path, fresh: bool) -> None:
     if output.exists() and not output.is_dir():
         raise InputFault(output, "NOT_A_FOLDER", "--output is a file", "name a folder")
-    if fresh:
-        remove_states(output)
-    elif (output / RECORD).exists() and not has_state(output):
+    if not fresh and (output / RECORD).exists() and not has_state(output):
         raise InputFault(
             output,
             "FINISHED_RUN",
@@ -320,7 +340,7 @@ def _first_difference(theirs: dict[str, Any], ours: dict[str, Any], prefix: str 
 def _note(figures: dict[str, float]) -> str:
     return (
         f"D {figures['discriminator/loss']:.2f} G {figures['generator/adversarial']:.2f} "
-        f"shape {figures['diversity/shape_voxels']:.2f} vox look {figures['diversity/appearance']:.3f}"
+        f"spread {figures['diversity/shape_voxels']:.2f} voxels"
     )
 
 

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from medgan.checkpoint import file_digest
-from medgan.errors import InputFault
+from medgan.errors import InputFault, TrainingFailure
 from medgan.models.ema import MovingAverage
 
 FOLDER = "training_state"
 KEEP = 2
+START_OVER = "the last good state is kept; lower the learning rates and start over with --fresh"
 TENSORS = "state.safetensors"
 RECORD = "state.json"
 
@@ -53,17 +54,30 @@ class TrainingState:
     stale: int = 0
     past_fakes: dict[int, Tensor] = field(default_factory=dict)
 
-    def save(self, output: Path, config: Mapping[str, Any]) -> None:
-        """Write the state under ``output/training_state``; the two latest are kept."""
+    def save(self, output: Path, run: Mapping[str, Any]) -> None:
+        """Write the state under ``output/training_state``; the two latest are kept.
+
+        Args:
+            output: the checkpoint folder.
+            run: what makes this run that run; given back by :func:`recorded_run`.
+
+        Raises:
+            TrainingFailure: a weight is not finite; nothing is written, the states before stay.
+            InputFault: the disk is full or the folder cannot be written.
+        """
+        tensors = self._tensors()
+        bad = [name for name, value in tensors.items() if not bool(torch.isfinite(value).all())]
+        if bad:
+            raise TrainingFailure(f"{output}: NOT_FINITE: {bad[0]} is not finite at step {self.step}, {START_OVER}")
         folder = output / FOLDER
         final = folder / f"step-{self.step:08d}"
         temporary = folder / f".{final.name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            save_file(self._tensors(), temporary / TENSORS)
+            save_file(tensors, temporary / TENSORS)
             record = {
-                "config": config,
+                "run": run,
                 "step": self.step,
                 "seconds": self.seconds,
                 "best_score": self.best_score,
@@ -85,22 +99,12 @@ class TrainingState:
         for old in _states(output)[:-KEEP]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def load(self, output: Path) -> dict[str, Any] | None:
-        """Load the latest whole state; return its configuration, or ``None`` where there is none."""
-        for folder in reversed(_states(output)):
-            try:
-                record = json.loads((folder / RECORD).read_text())
-                if file_digest(folder / TENSORS) != record["sha256"]:
-                    continue
-                tensors = load_file(folder / TENSORS)
-            except (OSError, ValueError, KeyError):
-                continue
-            self._restore(tensors)
-            self.step, self.seconds = record["step"], record["seconds"]
-            self.best_score, self.stale = record["best_score"], record["stale"]
-            config: dict[str, Any] = record["config"]
-            return config
-        return None
+    def load(self, output: Path) -> None:
+        """Load the latest whole state; the networks must be those of the recorded run."""
+        folder, record = _latest(output)
+        self._restore(load_file(folder / TENSORS))
+        self.step, self.seconds = record["step"], record["seconds"]
+        self.best_score, self.stale = record["best_score"], record["stale"]
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
@@ -122,6 +126,27 @@ class TrainingState:
                 state.setdefault(int(index), {})[slot] = value
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         self.past_fakes = {int(key): value for key, value in _below(tensors, "past_fakes").items()}
+
+
+def recorded_run(output: Path) -> dict[str, Any]:
+    """Return what the latest whole state says of the run it belongs to.
+
+    Raises:
+        InputFault: there are states, but all are damaged.
+    """
+    run: dict[str, Any] = _latest(output)[1]["run"]
+    return run
+
+
+def _latest(output: Path) -> tuple[Path, dict[str, Any]]:
+    for folder in reversed(_states(output)):
+        try:
+            record: dict[str, Any] = json.loads((folder / RECORD).read_text())
+            if file_digest(folder / TENSORS) == record["sha256"] and "run" in record:
+                return folder, record
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    raise InputFault(output / FOLDER, "STATE_DAMAGED", "no training state in it is whole", "start over with --fresh")
 
 
 def remove_states(output: Path) -> None:

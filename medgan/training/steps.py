@@ -46,7 +46,7 @@ def discriminator_step(
     rng: torch.Generator,
     backward: Callable[[Tensor], None],
     *,
-    penalise: bool,
+    penalised: Discriminator | None,
     past_fakes: Tensor | None = None,
 ) -> dict[str, float]:
     """Accumulate the discriminator's gradients for one batch; the caller owns the optimiser.
@@ -57,7 +57,8 @@ def discriminator_step(
         config: weights.
         rng: CPU generator of this step.
         backward: ``fabric.backward``.
-        penalise: whether the lazy penalty is due.
+        penalised: the bare discriminator (not Fabric's wrapper, which would bring autocast back) when the lazy penalty
+            is due, else ``None``.
         past_fakes: siblings of the same sources from earlier steps, mixed in for half of the batch.
 
     Returns:
@@ -88,8 +89,8 @@ def discriminator_step(
         mismatch = losses.mismatch_loss(real_score[rows], strange_score[rows])
         loss = loss + config.mismatch * mismatch
         figures["discriminator/mismatch"] = float(mismatch.detach())
-    if penalise and config.penalty > 0:
-        penalty = _penalty(discriminator, real_pair, fake_pair, batch.class_index, config.loss, rng)
+    if penalised is not None and config.penalty > 0:
+        penalty = _penalty(penalised, real_pair, fake_pair, batch.class_index, config.loss, rng)
         loss = loss + config.penalty * config.penalty_every * penalty
         figures["discriminator/penalty"] = float(penalty.detach())
     backward(loss)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from medgan.measures.distances import kernel_distance, prdc
 from medgan.measures.features import FeatureSpace, volume_features
-from medgan.models.deformation import jacobian_determinant
+from medgan.models.deformation import corner_jacobians
 from medgan.models.fields import apply_on_grid
 from medgan.models.generator import Generator
 from medgan.seeding import torch_generator
@@ -23,7 +21,6 @@ BATCH = 8
 NEIGHBOURS = 3
 
 
-@dataclass(frozen=True, eq=False)
 class Validator:
     """Scores a generator on held-out patients.
 
@@ -37,27 +34,31 @@ class Validator:
 
     Real volumes are interpolated once, as siblings are, so that blur is not what is measured.
 
-    Attributes:
+    Args:
         train: ``(N, C, *shape)`` training volumes.
         train_class: ``(N,)``.
         held_out: ``(M, C, *shape)`` validation volumes.
         seed: of the noise and of the sources' order: the same for every validation of a run.
+
+    Raises:
+        ValueError: fewer than three training volumes, or all alike: they span no feature space.
     """
 
-    train: Tensor
-    train_class: Tensor
-    held_out: Tensor
-    seed: int
+    def __init__(self, train: Tensor, train_class: Tensor, held_out: Tensor, seed: int) -> None:
+        self.train = train
+        self.train_class = train_class
+        self.seed = seed
+        rng = torch_generator(seed, "validation", "blur")
+        features = volume_features(resample_slightly(train.cpu(), rng))
+        self.space = FeatureSpace().fit(features)
+        self.real = self.space.transform(features)
+        self.held = self.space.transform(volume_features(resample_slightly(held_out.cpu(), rng)))
 
     @torch.no_grad()
     def __call__(self, generator: Generator) -> dict[str, float]:
         """Return the figures; ``score`` is the one to maximise."""
         siblings, folds = self._siblings(generator)
-        rng = torch_generator(self.seed, "validation", "blur")
-        train = volume_features(resample_slightly(self.train.cpu(), rng))
-        held_out = volume_features(resample_slightly(self.held_out.cpu(), rng))
-        space = FeatureSpace().fit(train)
-        real, held, fake = (space.transform(f) for f in (train, held_out, volume_features(siblings)))
+        real, held, fake = self.real, self.held, self.space.transform(volume_features(siblings))
         k = min(NEIGHBOURS, len(held) - 1, len(fake) - 1)
         figures = prdc(held, fake, k=k) if k >= 1 else {"coverage": 0.0}
         precision = prdc(real, fake, k=min(NEIGHBOURS, len(real) - 1))["precision"]
@@ -82,7 +83,7 @@ class Validator:
             fields = generator(unit, z[rows].to(unit.device), self.train_class[sources[rows]])
             fake, displacement = apply_on_grid(fields, unit)
             parts.append(fake.cpu())
-            folded.append((jacobian_determinant(displacement) <= 0).float().mean().cpu())
+            folded.append((corner_jacobians(displacement) <= 0).float().mean().cpu())
         return torch.cat(parts), float(torch.stack(folded).mean())
 
 

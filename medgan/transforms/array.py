@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medgan.models.fields import Fields
-from medgan.sampler import Parameters, Recipe, Sampler, render, render_label
+from medgan.sampler import Parameters, Recipe, Sampler, known_affine, render, render_label
 from medgan.transforms.handle import SamplerHandle
 
 ClassName = str | int | None
@@ -44,6 +44,10 @@ class RandDAGAN(RandomizableTransform, InvertibleTransform):
     Volumes are ``(C, X, Y, Z)`` of any size; orientation and spacing are taken from a MetaTensor's affine. A plain
     array, or a MetaTensor whose affine is exactly the identity (MONAI's sign for "not known"), is taken to be in RAS
     order at the spacing of training.
+
+    Seed it as any MONAI transform, by ``set_random_state`` or ``set_determinism``. With MONAI's ``DataLoader`` each
+    worker then has a stream of its own; torch's plain ``DataLoader`` does not reseed MONAI's transforms, and unseeded
+    workers may draw alike.
 
     Example:
         >>> sibling = RandDAGAN("runs/hippocampus", prob=1.0)(volume)  # doctest: +SKIP
@@ -181,14 +185,6 @@ def require_mode(mode: str) -> str:
 def plain(img: Tensor) -> Tensor:
     """Return the tensor under a MetaTensor: networks and grid_sample are faster and safer without it."""
     return img.as_tensor() if isinstance(img, MetaTensor) else img
-
-
-def known_affine(img: Tensor) -> NDArray[np.float64] | None:
-    """Return the affine of a MetaTensor, ``None`` where there is none or it is MONAI's default, the identity."""
-    if not isinstance(img, MetaTensor):
-        return None
-    affine = np.asarray(img.affine.cpu(), dtype=np.float64)
-    return None if np.array_equal(affine, np.eye(4)) else affine
 
 
 def _strength_range(strength: float | Sequence[float]) -> tuple[float, float]:

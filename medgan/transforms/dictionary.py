@@ -12,7 +12,7 @@ from monai.data import get_track_meta
 from monai.transforms import InvertibleTransform, MapTransform, RandomizableTransform
 from monai.utils import convert_to_tensor, ensure_tuple_rep
 
-from medgan.sampler import Recipe, Sampler
+from medgan.sampler import Recipe, Sampler, known_affine
 from medgan.transforms.array import ClassName, RandDAGAN, require_mode
 
 
@@ -109,10 +109,14 @@ class RandDAGANd(RandomizableTransform, MapTransform, InvertibleTransform):
         self, recipe: Recipe | None, d: dict[Hashable, Any], present: Mapping[Hashable, str]
     ) -> dict[Hashable, NdarrayOrTensor]:
         image_shape = tuple(d[self.image_key].shape[1:]) if recipe is not None else None
+        image_affine = known_affine(d[self.image_key]) if recipe is not None else None
         for key, mode in present.items():
             value = convert_to_tensor(d[key], track_meta=get_track_meta())
             if image_shape is not None and tuple(value.shape[1:]) != image_shape:
                 raise ValueError(f"{key!r} has shape {tuple(value.shape)}, the image's voxels are {image_shape}")
+            affine = known_affine(value)
+            if image_affine is not None and affine is not None and not np.allclose(affine, image_affine, atol=1e-3):
+                raise ValueError(f"{key!r} lies elsewhere than the image: their affines differ; resample it first")
             d[key] = self.transform.apply(recipe, value, mode, appearance=key == self.image_key)
         return d
 

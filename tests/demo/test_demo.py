@@ -18,9 +18,17 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         full = real(output)
         return full.model_copy(
             update={
-                "preprocess": full.preprocess.model_copy(update={"shape": (24, 24, 24)}),
+                "preprocess": full.preprocess.model_copy(update={"shape": (16, 16, 16)}),
                 "training": full.training.model_copy(update={"steps": 3, "validate_every": 3, "batch": 2}),
-                "compare": full.compare.model_copy(update={"steps": 2, "seeds": 1, "batch": 2, "curve_points": 1}),
+                "compare": full.compare.model_copy(
+                    update={
+                        "steps": 2,
+                        "seeds": 1,
+                        "batch": 2,
+                        "curve_points": 1,
+                        "preprocess": full.study_grid.model_copy(update={"shape": (24, 24, 24)}),
+                    }
+                ),
             }
         )
 
@@ -38,6 +46,7 @@ def test_the_demo_runs_end_to_end_says_it_is_a_phantom_and_runs_again(
     run.run_demo(output)
     said = capsys.readouterr().out
     assert "phantom" in said
+    assert "not measured" not in said
     assert "mlflow ui --backend-store-uri sqlite:///" in said
     for name in (
         "cohort/manifest.csv",

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from medgan.models.deformation import (
     affine_exponential,
     apply_affine,
     bending,
+    corner_jacobians,
     integrate,
     jacobian_determinant,
     sample_at,
@@ -70,3 +72,15 @@ def test_the_exponential_of_minus_the_generators_is_the_inverse() -> None:
     moved = apply_affine(affine_exponential(generators), points, centre)
     assert (moved - points).abs().max() > 0.1
     assert torch.allclose(apply_affine(affine_exponential(-generators), moved, centre), points, atol=1e-4)
+
+
+def test_a_fold_inside_one_cell_is_seen_at_its_corners_though_central_differences_look_past_it() -> None:
+    displacement = torch.zeros(1, 3, *SHAPE)
+    displacement[:, 0, 6] = -1.2
+    assert jacobian_determinant(displacement).min() > 0
+    assert corner_jacobians(displacement).min() == pytest.approx(-0.2, abs=1e-5)
+
+
+def test_corner_jacobians_of_a_uniform_scaling() -> None:
+    displacement = voxel_grid(SHAPE, torch.zeros(1)) * 0.1
+    assert torch.allclose(corner_jacobians(displacement), torch.tensor(1.1**3), atol=1e-4)

@@ -78,13 +78,79 @@ def test_a_finished_folder_is_not_overwritten_unless_asked(trained: Path, tiny_c
     assert (trained / "checkpoint.json").read_bytes() == before
 
 
-def test_another_configuration_does_not_resume(
+@pytest.fixture
+def unfinished(tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "remove_states", lambda _: None)
+        return train(with_training(tiny_config, steps=2), tmp_path / "run")
+
+
+def test_another_configuration_does_not_resume(tiny_config: Config, unfinished: Path) -> None:
+    with pytest.raises(InputFault, match=r"OTHER_RUN.*training\.batch"):
+        train(with_training(tiny_config, steps=4, batch=3), unfinished)
+    wider = tiny_config.model_copy(update={"model": tiny_config.model.model_copy(update={"width": 8})})
+    with pytest.raises(InputFault, match=r"OTHER_RUN.*model\.width"):
+        train(wider, unfinished)
+
+
+def test_other_data_does_not_resume(tiny_config: Config, unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "content_hash", lambda _: "0" * 64)
+    with pytest.raises(InputFault, match="OTHER_DATA"):
+        train(with_training(tiny_config, steps=4), unfinished)
+
+
+def test_damaged_states_are_not_passed_over_in_silence(tiny_config: Config, unfinished: Path) -> None:
+    for path in unfinished.glob("training_state/*/state.safetensors"):
+        path.write_bytes(b"x")
+    with pytest.raises(InputFault, match="STATE_DAMAGED"):
+        train(with_training(tiny_config, steps=4), unfinished)
+
+
+def test_starting_over_with_a_wrong_root_destroys_nothing(tiny_config: Config, unfinished: Path) -> None:
+    wrong = tiny_config.model_copy(update={"data": tiny_config.data.model_copy(update={"root": Path("nowhere")})})
+    with pytest.raises(InputFault, match="MISSING_FILE"):
+        train(wrong, unfinished, fresh=True)
+    assert has_state(unfinished)
+
+
+def test_a_run_killed_before_its_first_state_is_unfinished(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "remove_states", lambda _: None)
-    train(with_training(tiny_config, steps=2), tmp_path / "run")
-    with pytest.raises(InputFault, match=r"training\.batch"):
-        train(with_training(tiny_config, steps=4, batch=3), tmp_path / "run")
+    def dies(self: loop._Trainer, run: object) -> None:
+        raise KeyboardInterrupt
+
+    config = with_training(tiny_config, validate_every=1, state_every=100)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Trainer, "_picture", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train(with_training(config, picture_every=2), tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoint.json").exists()
+    with pytest.raises(InputFault, match="OTHER_RUN"):
+        train(config, tmp_path / "run")
+    train(with_training(config, picture_every=2), tmp_path / "run")
+
+
+def test_half_precision_trains_with_its_penalty_in_full(tiny_config: Config, tmp_path: Path) -> None:
+    config = with_training(tiny_config, precision="bf16-mixed", steps=2, penalty_every=1)
+    # On 2³ voxels the CPU's bfloat16 convolution can give a NaN gradient, which the training then reports.
+    wide = config.model_copy(
+        update={
+            "model": config.model.model_copy(update={"width": 16}),
+            "preprocess": config.preprocess.model_copy(update={"shape": (32, 32, 32)}),
+        }
+    )
+    assert load_checkpoint(train(wide, tmp_path / "run")).origin.steps == 2
+
+
+def test_two_training_cases_train_without_validation(
+    tiny_config: Config, cohort_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = (cohort_folder / "manifest.csv").read_text().splitlines()
+    few = [lines[0], *(line for line in lines[1:] if line.split(",")[0] in ("case01", "case03", "case06", "case07"))]
+    (cohort_folder / "few.csv").write_text("\n".join(few) + "\n")
+    data = tiny_config.data.model_copy(update={"root": cohort_folder / "few.csv"})
+    train(tiny_config.model_copy(update={"data": data}), tmp_path / "run")
+    assert "no validation" in caplog.text
 
 
 def test_a_loss_that_is_not_a_number_stops_with_the_reason_and_keeps_the_state(
