@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import warnings
@@ -81,14 +82,23 @@ def series_modality(folder: Path) -> str | None:
 
 
 def patient_digest(folder: Path) -> str:
-    """Return twelve hexadecimal digits that stand for the PatientID, or the folder's name where there is none."""
+    """Return twelve hexadecimal digits that stand for the PatientID, or the folder's name where there is none.
+
+    The same in every cohort, so that a patient is recognised. Medical record numbers are short: a slow hash makes
+    trying them all costly, not impossible, so the digits are a pseudonym and not anonymous.
+    """
     for path in filter(_is_dicom_file, _files(folder)):
         with parsing(path):
             header = pydicom.dcmread(path, specific_tags=["PatientID"], stop_before_pixels=True)
             identity = str(header.get("PatientID") or "").strip()
         if identity:
-            return hashlib.sha256(identity.encode()).hexdigest()[:12]
+            return _pseudonym(identity)
     return folder.resolve().name
+
+
+@functools.lru_cache(maxsize=100_000)
+def _pseudonym(identity: str) -> str:
+    return hashlib.scrypt(identity.encode(), salt=b"medgan PatientID", n=2**14, r=8, p=1, dklen=6).hex()
 
 
 def slices_of(path: Path, header: Any) -> list[Slice]:

@@ -204,7 +204,6 @@ class _Trainer:
         if state.step % config.validate_every:
             self._validate(run)
         self._picture(run)
-        run.log_file(self.output / RECORD)
 
     def _step(self) -> dict[str, float]:
         config, step = self.config.training, self.state.step
