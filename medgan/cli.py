@@ -190,7 +190,7 @@ def reproduce(
     checkpoint: Annotated[Path | None, typer.Option(help="the checkpoint, if it was moved")] = None,
 ) -> None:
     """Make one synthetic volume again, bit for bit, from its sidecar."""
-    from medgan.generate.batch import reproduce as run_reproduction
+    from medgan.generate.reproduce import reproduce as run_reproduction
 
     if not run_reproduction(sidecar, output, checkpoint):
         raise MedganError(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nibabel
@@ -11,6 +11,8 @@ import torch
 
 from medgan.checkpoint import Origin, save_checkpoint
 from medgan.config import Config, parse_config
+from medgan.data.cohort import Case
+from medgan.data.split import content_hash
 from medgan.models.generator import Generator
 
 REALDATA = Path(os.environ.get("MEDGAN_REALDATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -98,7 +100,11 @@ def make_checkpoint(tiny_config: Config) -> Callable[..., Path]:
     """Write a checkpoint of an untrained generator whose siblings nevertheless differ well from their source."""
 
     def make(
-        folder: Path, config: Config = tiny_config, channels: int = 1, classes: tuple[str, ...] = ("small", "large")
+        folder: Path,
+        config: Config = tiny_config,
+        channels: int = 1,
+        classes: tuple[str, ...] = ("small", "large"),
+        seen: Sequence[Case] = (),
     ) -> Path:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
@@ -106,9 +112,7 @@ def make_checkpoint(tiny_config: Config) -> Callable[..., Path]:
             with torch.no_grad():
                 for head in (generator.velocity, generator.appearance, generator.affine):
                     head.weight.mul_(15)
-        cases = [
-            {"case_id": f"case{i:02d}", "patient_id": f"patient{i:02d}", "content_sha256": f"{i}"} for i in range(6)
-        ]
+        cases = [{"case_id": c.case_id, "patient_id": c.patient_id, "content_sha256": content_hash(c)} for c in seen]
         save_checkpoint(folder, generator.state_dict(), config, Origin(classes, {1: "ball"}, channels, cases, "0"))
         return folder
 

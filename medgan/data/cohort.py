@@ -32,6 +32,7 @@ def read_cohort(
     class_key: str | None = None,
     classes: Sequence[str] = (),
     labels: Mapping[int, str] | None = None,
+    class_optional: bool = False,
     report: Report = raise_fault,
 ) -> Cohort:
     """Read which cases there are; no voxel is read.
@@ -42,6 +43,7 @@ def read_cohort(
         class_key: the column (or key of an entry) that holds the class; without one, cases have no class.
         classes: classes to keep, in the order of their index; cases of others count as without class.
         labels: label values and names; empty or none: the cohort's own.
+        class_optional: a cohort without that column, or without any case of ``classes``, counts as without class.
         report: what to do about the fault of a single case; the default raises it.
 
     Raises:
@@ -49,13 +51,20 @@ def read_cohort(
             does not exist.
     """
     path = Path(path)
-    cohort = _read(path, class_key, report)
-    cohort = replace(cohort, cases=_unique(path, cohort.cases, report))
+    try:
+        cohort = _read(path, class_key, report)
+    except InputFault as fault:
+        if not class_optional or fault.code != "UNKNOWN_CLASS_KEY":
+            raise
+        logger.info("%s: no %r given, all cases count as without class", path, class_key)
+        class_key = None
+        cohort = _read(path, None, report)
+    cohort = replace(cohort, cases=_unique(path, _named_safely(path, cohort.cases, report), report))
     if not cohort.cases:
         report(InputFault(fault_path(path), "EMPTY_COHORT", "no usable case in this cohort", "list at least one image"))
         return cohort
     _require_patients_apart(path, cohort.cases, report)
-    cohort = _with_classes(cohort, class_key, tuple(classes))
+    cohort = _with_classes(cohort, class_key, tuple(classes), optional=class_optional)
     channels = Counter(max(len(case.images), case.channels) for case in cohort.cases)
     if len(channels) > 1:
         found = ", ".join(f"{count} with {number}" for number, count in sorted(channels.items()))
@@ -154,6 +163,19 @@ def _read(path: Path, class_key: str | None, report: Report) -> Cohort:
     )
 
 
+def _named_safely(path: Path, cases: tuple[Case, ...], report: Report) -> tuple[Case, ...]:
+    """Keep cases whose id can be a file name: ids become names of files, below the output folder and nowhere else."""
+    safe = []
+    for case in cases:
+        name = case.case_id
+        if not name or name.startswith(".") or len(name) > 200 or any(c in "/\\" or not c.isprintable() for c in name):
+            reason = f"the case_id {name[:80]!r} cannot be a file name"
+            report(InputFault(path, "BAD_CASE_ID", reason, "use letters, digits, '-', '_', '.' and spaces"))
+        else:
+            safe.append(case)
+    return tuple(safe)
+
+
 def _unique(path: Path, cases: tuple[Case, ...], report: Report) -> tuple[Case, ...]:
     seen: dict[str, Case] = {}
     for case in cases:
@@ -186,12 +208,12 @@ def _require_patients_apart(path: Path, cases: tuple[Case, ...], report: Report)
         )
 
 
-def _with_classes(cohort: Cohort, class_key: str | None, classes: tuple[str, ...]) -> Cohort:
+def _with_classes(cohort: Cohort, class_key: str | None, classes: tuple[str, ...], *, optional: bool) -> Cohort:
     if class_key is None:
         return cohort
     counts = Counter(case.class_name for case in cohort.cases if case.class_name is not None)
     names = classes or tuple(sorted(counts))
-    if not any(name in counts for name in names):
+    if not any(name in counts for name in names) and not optional:
         found = ", ".join(sorted(counts)) or "none"
         reason = f"no case is of a class {', '.join(names) or 'at all'} (column {class_key!r} holds: {found})"
         raise InputFault(cohort.source, "UNKNOWN_CLASS", reason, "mend data.classes or data.class_key")

@@ -61,6 +61,7 @@ def evaluate(
         class_key=loaded.config.data.class_key,
         classes=sampler.class_names,
         labels=dict(loaded.origin.label_names),
+        class_optional=True,
     )
     parts = part_cases(cohort, loaded, seed=seed, limit=limit)
     if not parts.training and not parts.held_out:

@@ -6,28 +6,32 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import torch
 from torch import Tensor
 
-from medgan.checkpoint import file_digest, write_atomically
+from medgan.checkpoint import require_output, write_atomically
 from medgan.data.cohort import Case, Cohort, load_image, load_label, read_cohort
 from medgan.data.nifti import write_nifti
+from medgan.data.split import content_hash
 from medgan.data.volume import Volume
 from medgan.errors import InputFault
 from medgan.generate.plan import Order, choose_sources, plan_orders
-from medgan.generate.sidecar import build_sidecar, voxels_digest
+from medgan.generate.sidecar import build_sidecar
 from medgan.pictures import save_figure, siblings_figure
 from medgan.progress import progress_bar
 from medgan.sampler import Recipe, Sampler, load, render, render_label
 
 logger = logging.getLogger(__name__)
 
+FOLDERS = ("images", "labels")
+RESERVED = ("case_id", "patient_id", "image", "label", "split", "source_case")
 SHEET_ROWS = 6
 SHEET_SIBLINGS = 4
 
@@ -69,6 +73,8 @@ def generate(
         sources: see :func:`~medgan.generate.plan.choose_sources`.
         class_name: only sources of this class.
 
+    Label maps are moved along as ``data`` has them, also those that the training was not shown.
+
     Raises:
         InputFault: an input is missing or damaged, or ``output`` holds siblings made otherwise.
     """
@@ -79,11 +85,15 @@ def generate(
         class_key=config.data.class_key,
         classes=sampler.class_names,
         labels=dict(sampler.checkpoint.origin.label_names),
+        class_optional=True,
     )
+    _require_own_folder(output, cohort)
     orders = plan_orders(choose_sources(cohort, sampler.checkpoint, sources, class_name), count, seed)
     if not orders:
         raise InputFault(output, "COUNT", f"--count is {count}", "ask for at least 1")
-    (output / "images").mkdir(parents=True, exist_ok=True)
+    require_output(output)
+    for name in FOLDERS:
+        (output / name).mkdir(exist_ok=True)
     rows = []
     source: Source | None = None
     with progress_bar() as bar:
@@ -91,13 +101,14 @@ def generate(
         for order in orders:
             if not _is_done(order, output, sampler, strength):
                 if source is None or source.case is not order.case:
-                    source = _read(order.case, cohort)
+                    source = read_source(order.case, cohort.label_names)
                 make_sibling(source, order, sampler, strength, output, data)
-            rows.append(_manifest_row(order, output, config.data.class_key or "class"))
+            rows.append(_manifest_row(order, output, class_column(config.data.class_key)))
             bar.advance(task)
+    manifest = _write_manifest(rows, output)
     _write_summary(rows, output, sampler, seed, strength)
     _write_contact_sheet(orders, output, cohort)
-    return _write_manifest(rows, output)
+    return manifest
 
 
 def make_sibling(source: Source, order: Order, sampler: Sampler, strength: float, output: Path, data: Path) -> None:
@@ -105,25 +116,43 @@ def make_sibling(source: Source, order: Order, sampler: Sampler, strength: float
     class_name = source.case.class_name if source.case.class_name in sampler.class_names else None
     parameters = sampler.draw(order.seed, order.index, strength, class_name)
     recipe = sampler.recipe(source.tensor, parameters, source.image.affine)
-    image = render(recipe, source.tensor).numpy()
-    image_path = output / "images" / f"{order.name}.nii.gz"
-    write_nifti(image_path, image, source.image)
-    label, label_path = None, None
+    image = sibling_image(recipe, source)
+    files = {"image": image_files(order.name, output, image.shape[0]), "label": []}
+    for channel, path in enumerate(files["image"]):
+        write_nifti(path, image[channel : channel + 1], source.image)
+    label = None
     if source.label is not None:
         label = warp_label(recipe, source.label)
-        label_path = output / "labels" / f"{order.name}.nii.gz"
-        label_path.parent.mkdir(exist_ok=True)
-        write_nifti(label_path, label, source.label)
+        files["label"] = [output / "labels" / f"{order.name}.nii.gz"]
+        write_nifti(files["label"][0], label, source.label)
     sidecar = build_sidecar(
         recipe, source.case, source.image.data, image, source.label, label, cohort=data, checkpoint=sampler.checkpoint,
-        files={"image": image_path, "label": label_path}, folder=output,
+        files=files, folder=output,
     )  # fmt: skip
     write_atomically(sidecar_path(order, output), json.dumps(sidecar, indent=1).encode())
+
+
+def image_files(name: str, output: Path, channels: int) -> list[Path]:
+    """Return where a sibling's image lies: one file, or ``NAME_0000``, ``NAME_0001``, ... for several channels."""
+    suffixes = [""] if channels == 1 else [f"_{channel:04d}" for channel in range(channels)]
+    return [output / "images" / f"{name}{suffix}.nii.gz" for suffix in suffixes]
+
+
+def class_column(class_key: str | None) -> str:
+    """Return the manifest's column for the class, which must not be one of the others."""
+    return class_key if class_key and class_key not in RESERVED else "class"
+
+
+def sibling_image(recipe: Recipe, source: Source) -> np.ndarray[Any, Any]:
+    """Return the sibling's voxels, ``(C, X, Y, Z)``; at strength 0 the source's own, whatever their dtype."""
+    return np.asarray(source.image.data) if recipe.is_identity else render(recipe, source.tensor).numpy()
 
 
 def warp_label(recipe: Recipe, label: Volume) -> np.ndarray[Any, Any]:
     """Return the label map's voxels under the sibling's deformation, in its own dtype."""
     data = np.ascontiguousarray(label.data)
+    if recipe.is_identity:
+        return data
     return render_label(recipe, torch.from_numpy(data.astype(np.float32))).numpy().astype(data.dtype)
 
 
@@ -132,9 +161,10 @@ def sidecar_path(order: Order, output: Path) -> Path:
     return output / "images" / f"{order.name}.json"
 
 
-def _read(case: Case, cohort: Cohort) -> Source:
+def read_source(case: Case, label_names: Mapping[int, str]) -> Source:
+    """Read a case through the gate."""
     image = load_image(case)
-    label = load_label(case, image, cohort.label_names)
+    label = load_label(case, image, label_names)
     data = np.ascontiguousarray(image.data)
     # torch has no arithmetic on unsigned 16 bits and wider; float64 would cost memory for nothing.
     data = data if data.dtype in (np.int16, np.uint8, np.int32, np.float32) else data.astype(np.float32)
@@ -146,20 +176,34 @@ def _is_done(order: Order, output: Path, sampler: Sampler, strength: float) -> b
     if not path.is_file():
         return False
     found = json.loads(path.read_text())
-    drawn = found["parameters"]
-    wanted = {"seed": order.seed, "index": order.index, "strength": strength, "checkpoint": sampler.checkpoint.digest}
-    if any(drawn[key] != value for key, value in wanted.items()):
+    name = order.case.class_name if order.case.class_name in sampler.class_names else None
+    wanted = sampler.draw(order.seed, order.index, strength, name).to_json()
+    if found["parameters"] != wanted or found["source"]["content_sha256"] != content_hash(order.case):
         raise InputFault(path, "OTHER_OUTPUT", "the folder holds siblings made otherwise", "name another --output")
-    return all((output / file["path"]).is_file() for file in found["files"].values())
+    return all((output / file).is_file() for entry in found["files"].values() for file in entry["paths"])
+
+
+def _require_own_folder(output: Path, cohort: Cohort) -> None:
+    """Refuse to write among the sources, or into a folder that something else filled."""
+    home = cohort.source if cohort.source.is_dir() else cohort.source.parent
+    target = output.resolve()
+    if home.resolve() in (target, *target.parents) and target.is_dir() and (target / "manifest.csv").exists():
+        inside = not (target / "summary.json").exists()
+    else:
+        inside = home.resolve() == target
+    foreign = output.is_dir() and any(output.iterdir()) and not all((output / name).is_dir() for name in FOLDERS)
+    if inside or foreign:
+        raise InputFault(output, "OUTPUT_IN_USE", "the folder holds something else", "name a new folder")
 
 
 def _manifest_row(order: Order, output: Path, class_key: str) -> dict[str, str]:
     case = order.case
     label = output / "labels" / f"{order.name}.nii.gz"
+    sidecar = json.loads(sidecar_path(order, output).read_text())
     return {
         "case_id": order.name,
         "patient_id": case.patient_id,
-        "image": f"images/{order.name}.nii.gz",
+        "image": ";".join(sidecar["files"]["image"]["paths"]),
         "label": f"labels/{order.name}.nii.gz" if label.is_file() else "",
         class_key: case.class_name or "",
         "source_case": case.case_id,
@@ -208,63 +252,27 @@ def _write_contact_sheet(orders: Sequence[Order], output: Path, cohort: Cohort) 
     for order in orders:
         by_source.setdefault(order.case.case_id, []).append(order)
     rows = []
-    siblings = cohort.label_names
     for of_source in list(by_source.values())[:SHEET_ROWS]:
-        image = load_image(of_source[0].case)
-        label = load_label(of_source[0].case, image, siblings)
+        image, label, spacing = _drawable(of_source[0].case, cohort)
         made = []
         for order in of_source[:SHEET_SIBLINGS]:
+            sidecar = json.loads(sidecar_path(order, output).read_text())
+            images = tuple(output / path for path in sidecar["files"]["image"]["paths"])
             path = output / "labels" / f"{order.name}.nii.gz"
-            case = Case(
-                order.name,
-                order.case.patient_id,
-                (output / "images" / f"{order.name}.nii.gz",),
-                path if path.is_file() else None,
-            )
-            volume = load_image(case)
-            mask = load_label(case, volume, siblings)
-            made.append((volume.data[0], None if mask is None else mask.data[0]))
-        rows.append((image.data[0], None if label is None else label.data[0], made))
-    save_figure(siblings_figure(rows), output / "contact_sheet.png")
+            made.append(_drawable(Case(order.name, "", images, path if path.is_file() else None), cohort)[:2])
+        rows.append((image, label, made))
+    save_figure(siblings_figure(rows, spacing=spacing), output / "contact_sheet.png")
 
 
-def reproduce(sidecar_file: Path, output: Path, checkpoint: Path | None = None) -> bool:
-    """Make one volume again from its sidecar; return whether it equals the recorded one bit for bit.
-
-    Args:
-        sidecar_file: written by :func:`generate`.
-        output: file to write, ``.nii`` or ``.nii.gz``.
-        checkpoint: where the checkpoint lies now, if it was moved.
-
-    Raises:
-        InputFault: sidecar, source or checkpoint are missing or are not those of the sidecar.
-    """
-    if not sidecar_file.is_file():
-        raise InputFault(
-            sidecar_file, "MISSING_FILE", "there is no such sidecar", "give the .json beside a synthetic volume"
-        )
-    try:
-        sidecar = json.loads(sidecar_file.read_text())
-        wanted, source, recorded = sidecar["parameters"], sidecar["source"], sidecar["files"]["image"]["voxels_sha256"]
-        sampler = load(checkpoint or (sidecar_file.parent / sidecar["checkpoint"]["path"]).resolve())
-        images = tuple((sidecar_file.parent / path).resolve() for path in source["images"])
-        hashes = [file_digest(path) for path in images if path.is_file()]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputFault(
-            sidecar_file, "SIDECAR", f"not a sidecar of medgan ({error!r})", "give the .json beside a synthetic volume"
-        ) from error
-    if sampler.checkpoint.digest != wanted["checkpoint"]:
-        raise InputFault(
-            sampler.checkpoint.folder,
-            "OTHER_CHECKPOINT",
-            "not the checkpoint of the sidecar",
-            "name it with --checkpoint",
-        )
-    if all(path.is_file() for path in images) and hashes != source["sha256"]:
-        raise InputFault(images[0], "OTHER_SOURCE", "the source has changed since", "restore the original file")
-    image = load_image(Case(source["case_id"], "", images))
-    loaded = _read(Case(source["case_id"], "", images), Cohort(sidecar_file, (), channels=image.data.shape[0]))
-    parameters = sampler.draw(wanted["seed"], wanted["index"], wanted["strength"], wanted["class_name"])
-    volume = render(sampler.recipe(loaded.tensor, parameters, image.affine), loaded.tensor).numpy()
-    write_nifti(output, volume, image)
-    return voxels_digest(output) == str(recorded)
+def _drawable(case: Case, cohort: Cohort) -> tuple[Any, Any, tuple[float, float, float]]:
+    """Return the first channel and the label map with axes along R, A, S, and the spacing along these."""
+    image = load_image(case)
+    label = load_label(case, image, cohort.label_names)
+    orientation = nibabel.orientations.io_orientation(image.affine)
+    turned = [
+        None if volume is None else nibabel.orientations.apply_orientation(volume.data[0], orientation)
+        for volume in (image, label)
+    ]
+    order = np.argsort(orientation[:, 0])
+    x, y, z = (image.spacing[int(axis)] for axis in order)
+    return turned[0], turned[1], (x, y, z)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from medgan.checkpoint import Checkpoint
 from medgan.data.cohort import Case, Cohort
+from medgan.data.split import content_hash
 from medgan.errors import InputFault
 from medgan.seeding import derive_seed
 
@@ -37,9 +38,9 @@ def choose_sources(cohort: Cohort, checkpoint: Checkpoint, which: str, class_nam
     Args:
         cohort: where from.
         checkpoint: knows the cases it was trained on.
-        which: ``"training"`` – of a cohort the generator was trained on, only the cases it has seen, so that no
-            sibling of a validation or test patient slips into a training set; of any other cohort, all. ``"all"`` –
-            all in any case.
+        which: ``"training"`` – of a cohort the generator was trained on, only the cases it has seen (recognised by
+            their bytes, whatever their names), so that no sibling of a validation or test patient slips into a
+            training set; of any other cohort, all. ``"all"`` – all in any case.
         class_name: only cases of this class.
 
     Raises:
@@ -47,9 +48,11 @@ def choose_sources(cohort: Cohort, checkpoint: Checkpoint, which: str, class_nam
     """
     cases = sorted(cohort.cases, key=lambda case: case.case_id)
     if which == "training":
-        seen = {case["case_id"] for case in checkpoint.origin.training_cases}
-        known = [case for case in cases if case.case_id in seen]
-        if known:
+        seen = {case["content_sha256"] for case in checkpoint.origin.training_cases}
+        known = [case for case in cases if content_hash(case) in seen]
+        if not known:
+            logger.info("sources: all %d cases; the generator was trained on none of them", len(cases))
+        else:
             logger.info("sources: the %d of %d cases that the generator was trained on", len(known), len(cases))
             cases = known
     if class_name is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medgan.checkpoint import Checkpoint, file_digest
+from medgan.checkpoint import Checkpoint, library_versions
 from medgan.data.cohort import Case
+from medgan.data.split import content_hash
 from medgan.data.volume import Volume
 from medgan.models.deformation import voxel_grid
 from medgan.models.fields import deform
@@ -37,15 +38,15 @@ def build_sidecar(
     *,
     cohort: Path,
     checkpoint: Checkpoint,
-    files: Mapping[str, Path | None],
+    files: Mapping[str, Sequence[Path]],
     folder: Path,
 ) -> dict[str, Any]:
     """Return the sidecar. Paths are relative: to the sidecar for source and checkpoint, to ``folder`` for the files."""
     beside = folder / "images"
     written = {
-        kind: {"path": path.relative_to(folder).as_posix(), "voxels_sha256": voxels_digest(path)}
-        for kind, path in files.items()
-        if path is not None
+        kind: {"paths": [p.relative_to(folder).as_posix() for p in paths], "sha256": [voxels_digest(p) for p in paths]}
+        for kind, paths in files.items()
+        if paths
     }
     return {
         "statement": STATEMENT,
@@ -54,14 +55,15 @@ def build_sidecar(
             "case_id": case.case_id,
             "cohort": _relative(cohort, beside),
             "images": [_relative(path, beside) for path in case.images],
-            "sha256": [file_digest(path) for path in case.images if path.is_file()],
+            "channels": case.channels,
+            "content_sha256": content_hash(case),
         },
         "class": case.class_name,
         "checkpoint": {"path": _relative(checkpoint.folder, beside), "sha256": checkpoint.digest},
         "parameters": recipe.parameters.to_json(),
         "quality": quality(recipe, source_image, image)
         | {"label_volume_ratio": label_volume_ratio(source_label, label)},
-        "versions": dict(checkpoint.record["versions"]) | {"torch": torch.__version__},
+        "versions": library_versions(),
         "files": written,
     }
 
@@ -106,4 +108,4 @@ def voxels_digest(path: Path) -> str:
 
 
 def _relative(path: Path, start: Path) -> str:
-    return Path(os.path.relpath(path.absolute(), start.absolute())).as_posix()
+    return Path(os.path.relpath(path.resolve(), start.resolve())).as_posix()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -12,7 +13,17 @@ import pytest
 from medgan.checkpoint import file_digest
 from medgan.data.cohort import load_image, load_label, read_cohort
 from medgan.errors import InputFault
-from medgan.generate.batch import generate, reproduce
+from medgan.generate.batch import generate
+from medgan.generate.reproduce import reproduce
+
+
+@pytest.fixture(scope="module")
+def checkpoint_folder(
+    make_checkpoint: Callable[..., Path], cohort_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint that has seen the first six cases of the cohort."""
+    cases = read_cohort(cohort_folder).cases[:6]
+    return make_checkpoint(tmp_path_factory.mktemp("generator"), seen=cases)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +144,94 @@ def test_a_sidecar_of_another_volume_is_noticed(made: Path, tmp_path: Path) -> N
     path.write_text(json.dumps(sidecar))
     assert not reproduce(path, tmp_path / "again.nii.gz")
     path.unlink()
+
+
+def two_channels(cohort_folder: Path, folder: Path, *, one_file: bool) -> Path:
+    """A cohort of three cases with two channels, in two files each or in one 4-D file."""
+    entries, lines = [], ["case_id,image"]
+    for i in range(3):
+        image = nibabel.load(cohort_folder / "images" / f"case{i:02d}.nii.gz")
+        data = np.asarray(image.dataobj)
+        if one_file:
+            stacked = np.stack([data, data // 2], axis=-1)
+            nibabel.save(nibabel.Nifti1Image(stacked, image.affine), folder / f"c{i}.nii.gz")
+            entries.append({"image": f"c{i}.nii.gz"})
+        else:
+            for name, part in (("a", data), ("b", data // 2)):
+                nibabel.save(nibabel.Nifti1Image(part, image.affine), folder / f"c{i}{name}.nii.gz")
+            lines.append(f"c{i},c{i}a.nii.gz;c{i}b.nii.gz")
+    if one_file:
+        tree = {"modality": {"0": "T1", "1": "T2"}, "labels": {"0": "background"}, "training": entries}
+        (folder / "dataset.json").write_text(json.dumps(tree))
+    else:
+        (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("one_file", [True, False])
+def test_several_channels_make_a_cohort_of_several_channels(
+    one_file: bool, make_checkpoint: Callable[..., Path], cohort_folder: Path, tmp_path: Path
+) -> None:
+    checkpoint = make_checkpoint(tmp_path / "generator", channels=2)
+    (tmp_path / "cohort").mkdir()
+    data = two_channels(cohort_folder, tmp_path / "cohort", one_file=one_file)
+    output = tmp_path / "out"
+    generate(checkpoint, data, output, count=3)
+    cohort = read_cohort(output)
+    assert cohort.channels == 2
+    assert load_image(cohort.cases[0]).data.shape[0] == 2
+    sidecar = output / "images" / f"{cohort.cases[0].case_id}.json"
+    assert reproduce(sidecar, tmp_path / "again" / "x.nii.gz")
+    assert nibabel.load(tmp_path / "again" / "x.nii.gz").shape[3] == 2
+
+
+@pytest.mark.parametrize("case_id", ["../../evil", "site1/p", ".hidden", "a\\b"])
+def test_a_case_id_that_leads_elsewhere_is_refused(
+    case_id: str, checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    image = cohort_folder / "images" / "case01.nii.gz"
+    (tmp_path / "m.csv").write_text(f"case_id,image\n{case_id},{image}\n")
+    with pytest.raises(InputFault, match="BAD_CASE_ID"):
+        generate(checkpoint_folder, tmp_path / "m.csv", tmp_path / "out", count=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.csv"]
+
+
+def test_nothing_is_written_among_the_sources_or_over_something_else(
+    checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    before = (cohort_folder / "manifest.csv").read_bytes()
+    with pytest.raises(InputFault, match="OUTPUT_IN_USE"):
+        generate(checkpoint_folder, cohort_folder, cohort_folder, count=1)
+    assert (cohort_folder / "manifest.csv").read_bytes() == before
+    (tmp_path / "thesis.docx").touch()
+    with pytest.raises(InputFault, match="OUTPUT_IN_USE"):
+        generate(checkpoint_folder, cohort_folder, tmp_path, count=1)
+    with pytest.raises(InputFault, match="NOT_A_FOLDER"):
+        generate(checkpoint_folder, cohort_folder, tmp_path / "thesis.docx", count=1)
+
+
+def test_a_cohort_without_the_class_column_counts_as_without_class(
+    checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    generate(checkpoint_folder, cohort_folder / "images", tmp_path / "out", count=2, sources="all")
+    assert {row["size"] for row in rows(tmp_path / "out")} == {""}
+
+
+def test_a_changed_source_is_noticed(checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(cohort_folder, tmp_path / "cohort")
+    generate(checkpoint_folder, tmp_path / "cohort", tmp_path / "out", count=6)
+    shutil.copy(cohort_folder / "images" / "case09.nii.gz", tmp_path / "cohort" / "images" / "case03.nii.gz")
+    with pytest.raises(InputFault, match="OTHER_SOURCE"):
+        reproduce(tmp_path / "out" / "images" / "case03_sibling0000.json", tmp_path / "again.nii.gz")
+    with pytest.raises(InputFault, match="OTHER_OUTPUT"):
+        generate(checkpoint_folder, tmp_path / "cohort", tmp_path / "out", count=12, sources="all")
+
+
+def test_strength_zero_copies_the_voxels(checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path) -> None:
+    generate(checkpoint_folder, cohort_folder, tmp_path, count=1, strength=0)
+    row = rows(tmp_path)[0]
+    source = nibabel.load(cohort_folder / "images" / f"{row['source_case']}.nii.gz")
+    assert np.array_equal(np.asarray(nibabel.load(tmp_path / row["image"]).dataobj), np.asarray(source.dataobj))
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "no json"])
