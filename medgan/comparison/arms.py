@@ -64,7 +64,7 @@ def build_arm(
     if arm in ARMS_WITH_GENERATOR:
         if sampler is None or gan is None:
             raise ValueError(f"arm {arm!r} needs a generator and how to use it")
-        transforms += gan_transforms(keys, sampler, gan)
+        transforms += gan_transforms(keys, sampler, gan, modality)
     if arm in ("classical", "classical+gan"):
         transforms += classical_transforms(keys, task, modality, shape)
     elif arm not in ("none", "gan"):
@@ -72,7 +72,7 @@ def build_arm(
     return Compose(transforms)
 
 
-def gan_transforms(keys: Sequence[str], sampler: Sampler, gan: AugmentConfig) -> list[Any]:
+def gan_transforms(keys: Sequence[str], sampler: Sampler, gan: AugmentConfig, modality: Modality = "mri") -> list[Any]:
     """Return the transforms that replace a sample by a sibling of its class.
 
     A class the generator was not trained with counts as unknown.
@@ -87,7 +87,8 @@ def gan_transforms(keys: Sequence[str], sampler: Sampler, gan: AugmentConfig) ->
         checkpoint=sampler,
         prob=gan.probability,
         strength=gan.strength,
-        mode=("bilinear", "nearest")[: len(keys)],
+        # Binary shapes stay binary, as in the classical arm and in the test.
+        mode=("nearest" if modality == "mask" else "bilinear", "nearest")[: len(keys)],
         image_key="image",
         class_key="class" if known else None,
         # Samples lie on the generator's range already: measuring percentiles again would stretch them.
