@@ -101,21 +101,32 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def require_output(folder: Path) -> None:
-    """Create the folder a command writes to.
+    """Check, before the work begins, that a command can write to ``folder``; it is made only when there is a result.
 
     Raises:
         InputFault: it is a file, or cannot be created or written.
     """
     if folder.exists() and not folder.is_dir():
         raise InputFault(folder, "NOT_A_FOLDER", "--output is a file", "name a folder")
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise InputFault(folder, "NOT_WRITABLE", f"{nearest.name} on its way is a file", "choose another")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputFault(folder, "NOT_WRITABLE", "the folder cannot be written", "choose another or change its rights")
+
+
+def make_output(folder: Path) -> None:
+    """Create the folder a command writes to.
+
+    Raises:
+        InputFault: it is a file, or cannot be created or written.
+    """
+    require_output(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputFault(
-            folder, "NOT_WRITABLE", f"it cannot be created ({error.strerror})", "choose another"
-        ) from error
-    if not os.access(folder, os.W_OK):
-        raise InputFault(folder, "NOT_WRITABLE", "the folder cannot be written", "choose another or change its rights")
+        reason = f"it cannot be created ({error.strerror})"
+        raise InputFault(folder, "NOT_WRITABLE", reason, "choose another") from error
 
 
 def library_versions() -> dict[str, str]:

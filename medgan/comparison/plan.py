@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medgan.checkpoint import Checkpoint, library_versions, write_atomically
+from medgan.checkpoint import Checkpoint, library_versions, make_output, write_atomically
 from medgan.comparison.arms import ARMS_WITH_GENERATOR
 from medgan.comparison.results import PLAN, RUNS_FOLDER
 from medgan.comparison.scoring import Task
@@ -165,12 +165,7 @@ def freeze(plan: dict[str, Any], output: Path) -> str:
         return digest
     if (output / RUNS_FOLDER).exists():
         raise InputFault(output, "OUTPUT_IN_USE", f"the folder holds {RUNS_FOLDER}/ but no {PLAN}", remedy)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputFault(
-            output, "NOT_WRITABLE", f"cannot be made ({error.strerror})", "give another --output"
-        ) from error
+    make_output(output)
     write_atomically(path, json.dumps({"sha256": digest, "plan": plan}, indent=1, allow_nan=False).encode())
     return digest
 

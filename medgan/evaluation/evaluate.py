@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medgan.checkpoint import Checkpoint, library_versions, require_output, write_atomically
+from medgan.checkpoint import Checkpoint, library_versions, make_output, require_output, write_atomically
 from medgan.data.cohort import read_cohort
 from medgan.data.loaders import prepare
 from medgan.errors import InputFault
@@ -83,7 +83,7 @@ def evaluate(
         "versions": library_versions(),
     }
     pictures = draw_gallery(sampler, real.sources, measured, cohort.label_names, siblings=siblings, seed=seed)
-    output.mkdir(parents=True, exist_ok=True)
+    make_output(output)
     write_atomically(output / "report.html", render_page(report, pictures).encode())
     write_atomically(output / "report.json", json.dumps(report, indent=1, allow_nan=False).encode())
     return report

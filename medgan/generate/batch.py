@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgan.checkpoint import require_output, write_atomically
+from medgan.checkpoint import make_output, write_atomically
 from medgan.data.cohort import Case, Cohort, load_image, load_label, read_cohort
 from medgan.data.nifti import write_nifti
 from medgan.data.split import content_hash
@@ -91,7 +91,7 @@ def generate(
     orders = plan_orders(choose_sources(cohort, sampler.checkpoint, sources, class_name), count, seed)
     if not orders:
         raise InputFault(output, "COUNT", f"--count is {count}", "ask for at least 1")
-    require_output(output)
+    make_output(output)
     for name in FOLDERS:
         (output / name).mkdir(exist_ok=True)
     rows = []

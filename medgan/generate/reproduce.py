@@ -6,7 +6,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from medgan.checkpoint import require_output
+from medgan.checkpoint import make_output
 from medgan.data.cohort import Case
 from medgan.data.nifti import NIFTI_SUFFIXES, write_nifti
 from medgan.data.split import content_hash
@@ -54,7 +54,7 @@ def reproduce(sidecar_file: Path, output: Path, checkpoint: Path | None = None) 
     loaded = read_source(case, {})
     parameters = sampler.draw(wanted["seed"], wanted["index"], wanted["strength"], wanted["class_name"])
     image = sibling_image(sampler.recipe(loaded.tensor, parameters, loaded.image.affine), loaded)
-    require_output(output.parent)
+    make_output(output.parent)
     write_nifti(output, image, loaded.image)
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         digests = []

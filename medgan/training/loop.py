@@ -14,7 +14,7 @@ import lightning_fabric as lf
 import torch
 from torch import Tensor
 
-from medgan.checkpoint import RECORD, Origin, require_output, save_checkpoint
+from medgan.checkpoint import RECORD, Origin, make_output, require_output, save_checkpoint
 from medgan.config import Config
 from medgan.data.cohort import Cohort, open_cohort
 from medgan.data.loaders import Prepared, prepare, stack_images
@@ -57,12 +57,13 @@ def train(config: Config, output: Path, *, fresh: bool = False, tracker: Tracker
         TrainingFailure: a loss became NaN, or the generator collapsed; the last good state is kept.
     """
     _require_free(output, fresh)
+    require_output(output)
     cohort = open_cohort(config.data)
     split = split_cohort(cohort, config.data)
     preprocessing = Preprocessing(config.preprocess)
     training = prepare(split.training, cohort, preprocessing, "reading training cases")
     held_out = prepare(split.validation, cohort, preprocessing, "reading validation cases")
-    require_output(output)
+    make_output(output)
     trainer = _Trainer(config, output, cohort, split, training, held_out)
     if fresh:
         remove_states(output)
@@ -307,8 +308,6 @@ class _Trainer:
 
 
 def _require_free(output: Path, fresh: bool) -> None:
-    if output.exists() and not output.is_dir():
-        raise InputFault(output, "NOT_A_FOLDER", "--output is a file", "name a folder")
     if not fresh and (output / RECORD).exists() and not has_state(output):
         raise InputFault(
             output,

@@ -158,8 +158,9 @@ def test_held_out_by_name_only_is_not_held_out(cohort: Cohort, checkpoint_folder
     assert parts.notes[0].startswith("2 cases were left out")
 
 
-def test_training_cases_with_other_bytes_are_reported(cohort: Cohort, checkpoint_folder: Path) -> None:
-    parts = part_cases(cohort, load_checkpoint(checkpoint_folder))
+def test_training_cases_with_other_bytes_are_reported(cohort: Cohort, checkpoint_folder: Path, tmp_path: Path) -> None:
+    cases = [record(case) | {"content_sha256": "before"} for case in cohort.cases if case.split == "training"]
+    parts = part_cases(cohort, load_checkpoint(with_cases(tmp_path, checkpoint_folder, cases)))
     assert len(parts.training) == 6
     assert any(note.startswith("6 cases bear the id of a training case") for note in parts.notes)
 
