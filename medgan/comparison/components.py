@@ -27,6 +27,7 @@ REFUSED: Mapping[str, str] = {
     "Lambdad": "calls a function",
     "MonaiAdapter": "wraps another transform; name that one itself",
     "Compose": "holds other transforms; list those themselves",
+    "OneOf": "holds other transforms; list those themselves",
     "Invertd": "undoes another transform",
     "Ensembled": "joins several models' outputs",
     "TorchVisiond": "takes a transform by name from another package",

@@ -62,6 +62,8 @@ HOSTILE = [
     "torchio.Lambda",
     "torchio.transforms.Lambda",
     "torchio.MonaiAdapter",
+    "torchio.OneOf",
+    "torchio.Compose",
     "torchio.HistogramStandardization",
     "torchio.Resample",
     "torchio.datasets.IXI",
