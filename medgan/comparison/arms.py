@@ -1,4 +1,4 @@
-"""The arms of the study: from an arm's name to the transforms of its training samples.
+"""The arms of the study: what an arm is, the transforms of its training samples, and the samples of its batches.
 
 A sample is ``{"image": (C, D, H, W) in 0..1, "class": name or None}`` and, for segmentation, ``"label": (1, D, H, W)``.
 Every arm changes training samples only, on the fly; validation and test cases are never touched.
@@ -6,73 +6,140 @@ Every arm changes training samples only, on the fly; validation and test cases a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from medgan.comparison.classical import Modality, TaskKind, classical_transforms
 from medgan.config import AugmentConfig, Triple
+from medgan.seeding import numpy_generator
 
 if TYPE_CHECKING:
+    from medgan.comparison.composition import ArmTransform
+    from medgan.comparison.magnitudes import Magnitudes
     from medgan.sampler import Sampler
 
-Modality = Literal["mri", "ct", "mask"]
-TaskKind = Literal["segmentation", "classification"]
+PARTS = ("none", "classical", "gan", "identity", "random-deformation", "duplicate", "self-training", "oversample")
+GENERATOR_PARTS = ("gan", "identity", "random-deformation")
 ARMS_WITH_GENERATOR = ("gan", "classical+gan")
 
-# nnU-Net's ranges, but more often than its 0.2. With eight labelled hippocampi (200 steps, two seeds, so only a rough
-# choice) Dice was 0.795 without augmentation, 0.804 with nnU-Net's probabilities, 0.810 with these; the deformation,
-# which nnU-Net has switched off, changed nothing there (0.810), one of ±10 % of an axis cost 0.006.
-ROTATION = 0.5236  # rad, 30°
-# Size can be what tells classes apart (an enlarged gland, a growing nodule): zooming as far as nnU-Net does for
-# segmentation cost a classifier of adrenal shapes 0.02 of its AUC.
-SCALING = {"segmentation": (0.7, 1.4), "classification": (0.9, 1.1)}
-P_ROTATION = 0.3
-P_SCALING = 0.3
-P_DEFORMATION = 0.4
-# The deformation: uniform displacements on CONTROL³ points inside the volume, linear in between, 0 at its faces.
-# Neighbouring points lie 1 / (CONTROL + 1) of an axis apart and each moves by at most DEFORMATION / 2 of that axis
-# (MONAI counts an axis as 2 long), so along an axis no point overtakes the next.
-DEFORMATION = 0.12
-CONTROL = 4
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm of a study.
+
+    Attributes:
+        name: unique in its study; what tables and figures show.
+        parts: of :data:`PARTS`; ``()`` or ``("none",)`` is no augmentation.
+
+            - ``classical``: nnU-Net's spatial and intensity augmentation.
+            - ``gan``: a sample is replaced, with ``probability``, by a sibling of its class.
+            - ``identity``: the same with strength 0, a control that must change nothing.
+            - ``random-deformation``: a control with the magnitudes of the generator, drawn at random.
+            - ``duplicate``: a control in which another real case of the class takes the sibling's place.
+            - ``self-training``: further cases with pseudo-labels (:mod:`medgan.comparison.self_training`).
+            - ``oversample``: every class is drawn equally often (classification).
+        generator: name of the generator, where a study has several.
+        probability: share of samples that ``gan``, ``identity``, ``random-deformation`` and ``duplicate`` replace.
+        strength: of ``gan`` and ``random-deformation``; 0 is the identity, 1 what was learned.
+        transforms: further transforms by ``_target_``, see :mod:`medgan.comparison.components`.
+
+    Raises:
+        ValueError: an unknown part, a part twice, ``none`` beside others, a probability or strength out of range.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    generator: str | None = None
+    probability: float = 0.5
+    strength: float = 1.0
+    transforms: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        _require_parts(self.parts)
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability must be in [0, 1], got {self.probability}")
+        if not self.strength >= 0:
+            raise ValueError(f"strength must be ≥ 0, got {self.strength}")
+
+    @property
+    def needs_generator(self) -> bool:
+        """Whether any part is made with a generator."""
+        return any(part in GENERATOR_PARTS for part in self.parts)
 
 
-def build_arm(
-    arm: str,
+def parse_parts(text: str) -> tuple[str, ...]:
+    """Return the parts of an arm written with ``+`` between them, e.g. ``classical+gan``.
+
+    Raises:
+        ValueError: a part is unknown or given twice, or ``none`` is not alone.
+    """
+    parts = tuple(part.strip() for part in text.split("+"))
+    _require_parts(parts)
+    return parts
+
+
+def build_transform(
+    arm: Arm,
     *,
     task: TaskKind,
     modality: Modality,
     shape: Triple,
-    gan: AugmentConfig | None = None,
     sampler: Sampler | None = None,
-) -> Any:
+    magnitudes: Magnitudes | None = None,
+) -> ArmTransform:
     """Return the MONAI ``Compose`` of an arm; seed it with ``set_random_state``.
 
+    First what the generator or a control of it replaces, then the classical transforms, then the arm's own. Each draws
+    from a stream of its own, named after its role: with the same seed two arms that share a part draw alike for it.
+
     Args:
-        arm: ``none``, ``classical``, ``gan`` or ``classical+gan`` (siblings first, then the classical transforms).
+        arm: its parts, probability, strength and further transforms.
         task: what is learned; for segmentation the label map follows every change of shape.
         modality: what the voxels are.
         shape: voxels of the grid.
-        gan: how an arm uses the generator.
-        sampler: the generator, for the arms that use one.
+        sampler: the generator, for ``gan`` and ``identity``.
+        magnitudes: of the generator's fields, for ``random-deformation``.
 
     Raises:
-        ValueError: no such arm, or an arm that needs a generator was given none.
+        ValueError: a part lacks the generator or the magnitudes it needs, or does not fit the task.
+        InputFault: a further transform is refused (``COMPONENT_*``).
     """
-    from monai.transforms import Compose
+    from medgan.comparison.components import build_components
+    from medgan.comparison.composition import ArmTransform
 
+    if "oversample" in arm.parts and task != "classification":
+        raise ValueError(f"arm {arm.name!r}: oversample needs classes, the task is {task}")
     keys = ["image", "label"] if task == "segmentation" else ["image"]
-    transforms: list[Any] = []
-    if arm in ARMS_WITH_GENERATOR:
-        if sampler is None or gan is None:
-            raise ValueError(f"arm {arm!r} needs a generator and how to use it")
-        transforms += gan_transforms(keys, sampler, gan, modality)
-    if arm in ("classical", "classical+gan"):
-        transforms += classical_transforms(keys, task, modality, shape)
-    elif arm not in ("none", "gan"):
-        raise ValueError(f"arm must be none, classical, gan or classical+gan, got {arm!r}")
-    return Compose(transforms)
+    named: list[tuple[str, Any]] = []
+    for part in arm.parts:
+        if part == "random-deformation":
+            if magnitudes is None:
+                raise ValueError(f"arm {arm.name!r} needs a generator's magnitudes")
+            from medgan.comparison.controls import RandMatchedDeformationd
+
+            mode = _modes(modality, len(keys))
+            replaced = [RandMatchedDeformationd(keys, magnitudes, arm.probability, arm.strength, mode)]
+        elif part in ("gan", "identity"):
+            if sampler is None:
+                raise ValueError(f"arm {arm.name!r} needs a generator")
+            strength = arm.strength if part == "gan" else 0.0
+            replaced = sibling_transforms(keys, sampler, arm.probability, strength, modality)
+        else:
+            continue
+        # A control replaces the very samples that the generator replaces: the same stream for both.
+        named += [("replace", transform) for transform in replaced]
+    if "classical" in arm.parts:
+        named += [("classical", transform) for transform in classical_transforms(keys, task, modality, shape)]
+    named += [("transforms", transform) for transform in build_components(arm.transforms, keys)]
+    return ArmTransform(named, check=bool(arm.transforms))
 
 
-def gan_transforms(keys: Sequence[str], sampler: Sampler, gan: AugmentConfig, modality: Modality = "mri") -> list[Any]:
+def sibling_transforms(
+    keys: Sequence[str], sampler: Sampler, probability: float, strength: float, modality: Modality = "mri"
+) -> list[Any]:
     """Return the transforms that replace a sample by a sibling of its class.
 
     A class the generator was not trained with counts as unknown.
@@ -85,10 +152,9 @@ def gan_transforms(keys: Sequence[str], sampler: Sampler, gan: AugmentConfig, mo
     sibling = RandDAGANd(
         keys,
         checkpoint=sampler,
-        prob=gan.probability,
-        strength=gan.strength,
-        # Binary shapes stay binary, as in the classical arm and in the test.
-        mode=("nearest" if modality == "mask" else "bilinear", "nearest")[: len(keys)],
+        prob=probability,
+        strength=strength,
+        mode=_modes(modality, len(keys)),
         image_key="image",
         class_key="class" if known else None,
         # Samples lie on the generator's range already: measuring percentiles again would stretch them.
@@ -99,76 +165,87 @@ def gan_transforms(keys: Sequence[str], sampler: Sampler, gan: AugmentConfig, mo
     return [Lambdad("class", lambda name: name if name in known else None, track_meta=False), sibling]
 
 
-def classical_transforms(
-    keys: Sequence[str], task: TaskKind, modality: Modality, shape: Triple, mirror_axes: Sequence[int] = ()
-) -> list[Any]:
-    """Return the classical augmentation: nnU-Net's recipe from MONAI's transforms, plus a smooth deformation.
+def choose_indices(arm: Arm, seed: int, step: int, classes: Sequence[int], batch: int) -> list[int]:
+    """Return which training cases the batch of ``step`` holds, a function of (seed, step) alone.
 
-    ==================================  ===========  =================================================================
-    transform                           probability  range
-    ==================================  ===========  =================================================================
-    rotation about all axes             0.3          ±30°
-    zoom, the same along all axes       0.3          0.7 to 1.4; for classification 0.9 to 1.1
-    smooth deformation                  0.4          ±6 % of each axis, 4³ control points
-    mirror, each of ``mirror_axes``     0.5          off by default: left and right may be structures of their own
-    Gaussian noise                      0.1          SD 0 to 0.05 of the 0 to 1 range
-    Gaussian blur                       0.2          SD 0.5 to 1 voxel
-    brightness (product)                0.15         0.75 to 1.25
-    contrast (about the mean)           0.15         0.75 to 1.25, within the sample's range
-    low resolution                      0.25         0.5 to 1 of the voxels, nearest down, cubic up
-    gamma of the inverted image         0.1          0.7 to 1.5, mean and SD kept
-    gamma                               0.3          0.7 to 1.5, mean and SD kept
-    ==================================  ===========  =================================================================
-
-    Samples of modality ``mask`` (binary shapes) get no change of intensity, and are sampled by nearest neighbour so
-    that they stay binary.
+    Shuffled epochs, the same in every arm; ``oversample`` draws a class, each as likely, and then a case of it, with
+    replacement; ``duplicate`` puts, with the arm's probability, another case of the class in a case's place (itself
+    where the class has no other).
 
     Args:
-        keys: the image first, then label maps.
-        task: what is learned.
-        modality: what the voxels are.
-        shape: voxels of the samples; the deformation is made for them.
-        mirror_axes: spatial axes along which a mirrored sample is as likely as the sample.
+        arm: its parts and probability.
+        seed: of the run.
+        step: number of the update, from 0.
+        classes: class index of each training case; for segmentation, where any case may stand for any, all alike.
+        batch: samples in an update.
 
-    Source: Isensee et al., nnU-Net, Nature Methods 2021, and the defaults of its version 2.
+    Raises:
+        ValueError: there are no cases.
     """
-    from monai import transforms as m
+    if not classes:
+        raise ValueError("there are no training cases to choose from")
+    of_case = np.asarray(classes)
+    chosen = batch_indices(seed, step, len(classes), batch)
+    if "oversample" in arm.parts:
+        rng = numpy_generator(seed, "oversample", step)
+        drawn = rng.choice(np.unique(of_case), size=batch)
+        chosen = [int(rng.choice(np.flatnonzero(of_case == value))) for value in drawn]
+    if "duplicate" in arm.parts:
+        rng = numpy_generator(seed, "duplicate", step)
+        replaced = rng.random(batch) < arm.probability
+        chosen = [_another(i, of_case, rng) if r else i for i, r in zip(chosen, replaced, strict=True)]
+    return chosen
 
-    if task not in SCALING:
-        raise ValueError(f"task must be segmentation or classification, got {task!r}")
-    smallest, largest = SCALING[task]
-    image = keys[0]
-    others = ["nearest"] * (len(keys) - 1)
-    linear = ["nearest" if modality == "mask" else "bilinear", *others]
-    zoom_linear = ["nearest" if modality == "mask" else "trilinear", *others]
-    shape_changes: list[Any] = [
-        m.RandAffined(keys, prob=P_ROTATION, rotate_range=(ROTATION,) * 3, mode=linear, padding_mode="border"),
-        m.RandZoomd(keys, prob=P_SCALING, min_zoom=smallest, max_zoom=largest, mode=zoom_linear, padding_mode="edge"),
-        m.RandSmoothDeformd(
-            keys,
-            spatial_size=shape,
-            rand_size=(CONTROL,) * 3,
-            pad=1,
-            field_mode="trilinear",
-            align_corners=True,
-            prob=P_DEFORMATION,
-            def_range=DEFORMATION,
-            grid_mode=linear,
-            grid_padding_mode="border",
-            grid_align_corners=True,
-        ),
-        *(m.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in mirror_axes),
-    ]
-    if modality == "mask":
-        return shape_changes
-    gamma = {"gamma": (0.7, 1.5), "retain_stats": True}
-    return [
-        *shape_changes,
-        m.RandGaussianNoised(image, prob=0.1, std=0.05),
-        m.RandGaussianSmoothd(image, prob=0.2, sigma_x=(0.5, 1.0), sigma_y=(0.5, 1.0), sigma_z=(0.5, 1.0)),
-        m.RandScaleIntensityd(image, prob=0.15, factors=0.25),
-        m.RandScaleIntensityFixedMeand(image, prob=0.15, factors=0.25, preserve_range=True),
-        m.RandSimulateLowResolutiond(image, prob=0.25, zoom_range=(0.5, 1.0), upsample_mode="trilinear"),
-        m.RandAdjustContrastd(image, prob=0.1, invert_image=True, **gamma),
-        m.RandAdjustContrastd(image, prob=0.3, **gamma),
-    ]
+
+def batch_indices(seed: int, step: int, cases: int, batch: int) -> list[int]:
+    """Return which cases the batch of ``step`` holds: shuffled epochs, a function of (seed, step) alone."""
+    positions = range(step * batch, (step + 1) * batch)
+    orders = {
+        epoch: numpy_generator(seed, "order", epoch).permutation(cases) for epoch in {p // cases for p in positions}
+    }
+    return [int(orders[p // cases][p % cases]) for p in positions]
+
+
+def build_arm(
+    arm: str,
+    *,
+    task: TaskKind,
+    modality: Modality,
+    shape: Triple,
+    gan: AugmentConfig | None = None,
+    sampler: Sampler | None = None,
+) -> ArmTransform:
+    """Return :func:`build_transform` of the arm that ``arm`` names by its parts.
+
+    Args:
+        arm: parts with ``+`` between them.
+        task: see :func:`build_transform`.
+        modality: see :func:`build_transform`.
+        shape: see :func:`build_transform`.
+        gan: probability and strength; none: those of an :class:`Arm`.
+        sampler: see :func:`build_transform`.
+    """
+    use = gan or AugmentConfig()
+    built = Arm(arm, parse_parts(arm), probability=use.probability, strength=use.strength)
+    return build_transform(built, task=task, modality=modality, shape=shape, sampler=sampler)
+
+
+def _require_parts(parts: Sequence[str]) -> None:
+    for part in parts:
+        if part not in PARTS:
+            raise ValueError(f"an arm has no part {part!r}; known: {', '.join(PARTS)}")
+    if len(set(parts)) != len(parts):
+        raise ValueError(f"an arm has each part once, got {'+'.join(parts)}")
+    if "none" in parts and len(parts) > 1:
+        raise ValueError(f"none stands alone, got {'+'.join(parts)}")
+
+
+def _modes(modality: Modality, keys: int) -> tuple[str, ...]:
+    """Interpolation of image and label map; binary shapes stay binary, as in the classical arm and in the test."""
+    return ("nearest" if modality == "mask" else "bilinear", "nearest")[:keys]
+
+
+def _another(index: int, classes: np.ndarray, rng: np.random.Generator) -> int:
+    others = np.flatnonzero(classes == classes[index])
+    others = others[others != index]
+    return int(rng.choice(others)) if len(others) else index
