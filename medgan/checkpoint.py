@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from medgan.config import Config, parse_config
 from medgan.data.preprocess import Preprocessing
 from medgan.errors import InputFault
 from medgan.models.generator import Generator
+from medgan.tracking import recordable
 
 FORMAT_VERSION = 1
 WEIGHTS = "generator.safetensors"
@@ -73,6 +75,11 @@ class Checkpoint:
     def preprocessing(self) -> Preprocessing:
         """The grid and intensities the generator works on."""
         return Preprocessing(self.config.preprocess)
+
+    @property
+    def identifiers_withheld(self) -> bool:
+        """Whether this is a copy by :func:`save_without_identifiers`: training cases are known by content alone."""
+        return "original_digest" in self.record
 
 
 def file_digest(path: Path) -> str:
@@ -165,6 +172,31 @@ def save_checkpoint(folder: Path, weights: Mapping[str, Tensor], config: Config,
     }
     text = json.dumps(record, indent=1, allow_nan=False).encode()
     write_atomically(folder / (WEIGHTS + NEW), blob)
+    write_atomically(folder / (RECORD + NEW), text)
+    _complete(folder)
+    return hashlib.sha256(text).hexdigest()
+
+
+def save_without_identifiers(checkpoint: Checkpoint, folder: Path) -> str:
+    """Write a copy that names no patient, case or path, and return its digest, which differs from the original's.
+
+    Training cases and patients are numbered instead; they can still be recognised by the SHA-256 of their files. The
+    weights are the same, byte for byte, and ``original_digest`` of the record is the original's digest.
+
+    Args:
+        checkpoint: the original, or such a copy.
+        folder: to write.
+    """
+    record = json.loads(json.dumps(dict(checkpoint.record)))
+    record["config"] = {k: v for k, v in recordable(checkpoint.config).items() if k != "compare"}
+    patients: dict[str, str] = {}
+    for number, case in enumerate(record["training_cases"], 1):
+        case["case_id"] = f"withheld case {number}"
+        case["patient_id"] = patients.setdefault(case["patient_id"], f"withheld patient {len(patients) + 1}")
+    record.setdefault("original_digest", checkpoint.digest)
+    text = json.dumps(record, indent=1, allow_nan=False).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(checkpoint.folder / WEIGHTS, folder / (WEIGHTS + NEW))
     write_atomically(folder / (RECORD + NEW), text)
     _complete(folder)
     return hashlib.sha256(text).hexdigest()

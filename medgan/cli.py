@@ -33,7 +33,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="override keys, e.g. data.root=../scans training.steps=500"),
 ]
-CheckpointFolder = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="folder of a trained generator")]
+CheckpointFolder = Annotated[
+    Path,
+    typer.Argument(metavar="CHECKPOINT", help="folder of a trained generator, or models:/NAME@ALIAS of a registry"),
+]
 Output = Annotated[Path, typer.Option("--output", help="folder to write")]
 CohortPath = Annotated[
     Path,
@@ -202,9 +205,9 @@ def reproduce(
 @app.command()
 def info(checkpoint: CheckpointFolder, as_json: AsJson = False) -> None:
     """Say what a generator was trained on, how, when and with which code; its SHA-256 is verified."""
-    from medgan.checkpoint import load_checkpoint
+    from medgan.sampler import load
 
-    loaded = load_checkpoint(checkpoint)
+    loaded = load(checkpoint).checkpoint
     record = dict(loaded.record) | {"digest": loaded.digest}
     if as_json:
         typer.echo(json.dumps(record, indent=1))

@@ -213,6 +213,9 @@ class TrackingConfig(Section):
         None, description="MLflow tracking URI; none: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db"
     )
     experiment: str = Field("medgan", min_length=1, description="MLflow experiment")
+    system_seconds: float = Field(
+        10, ge=0, description="seconds between samples of the machine's load while a run is open; 0: none"
+    )
 
 
 class Config(Section):

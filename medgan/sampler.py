@@ -32,6 +32,7 @@ from medgan.models.fields import (
 )
 from medgan.models.generator import Generator
 from medgan.seeding import torch_generator
+from medgan.tracking import is_model_uri, resolve_model_uri
 
 # Positions and gathered values of this many voxels are held at a time, whatever the volume's size.
 SLAB_VOXELS = 4_000_000
@@ -349,8 +350,16 @@ def to_dtype(data: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def load(folder: str | Path) -> Sampler:
-    """Load a checkpoint folder, verified, ready to sample. A checkpoint unchanged on disk is loaded once a process."""
-    folder = Path(folder)
+    """Load a checkpoint, verified, ready to sample. A checkpoint unchanged on disk is loaded once a process.
+
+    Args:
+        folder: its folder, or a generator in an MLflow registry: ``models:/name@alias`` or ``models:/name/1``
+            (see :func:`~medgan.tracking.resolve_model_uri`).
+
+    Raises:
+        InputFault: no such checkpoint or registered generator, or one that is damaged.
+    """
+    folder = resolve_model_uri(folder) if is_model_uri(folder) else Path(folder)
     record = folder / RECORD
     stamp = record.stat().st_mtime_ns if record.is_file() else 0
     return _load(folder.absolute() if stamp else folder, stamp)

@@ -43,9 +43,13 @@ def part_cases(cohort: Cohort, checkpoint: Checkpoint, *, seed: int = 0, limit: 
     ids = {case["case_id"] for case in recorded}
     patients = {case["patient_id"] for case in recorded}
     hashes = {case.get("content_sha256") for case in recorded}
+    contents = {case.case_id: content_hash(case) for case in cohort.cases}
+    if checkpoint.identifiers_withheld:
+        ids = {case_id for case_id, content in contents.items() if content in hashes}
+        patients = {case.patient_id for case in cohort.cases if case.case_id in ids}
     training, held_out, related, changed = [], [], 0, 0
     for case in sorted(cohort.cases, key=lambda case: case.case_id):
-        content = content_hash(case)
+        content = contents[case.case_id]
         if case.case_id in ids:
             training.append(case)
             changed += content not in hashes

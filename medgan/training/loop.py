@@ -28,7 +28,7 @@ from medgan.models.generator import Generator
 from medgan.pictures import save_figure, siblings_figure
 from medgan.progress import progress_bar
 from medgan.seeding import derive_seed, torch_generator
-from medgan.tracking import Run, Tracker, open_tracker
+from medgan.tracking import Run, Tracker, open_tracker, recordable
 from medgan.training.pairs import PairSampler
 from medgan.training.state import START_OVER, TrainingState, has_state, recorded_run, remove_states
 from medgan.training.steps import StepBatch, discriminator_step, generator_step
@@ -70,7 +70,7 @@ def train(config: Config, output: Path, *, fresh: bool = False, tracker: Tracker
     elif has_state(output):
         trainer.resume()
     tracker = tracker or open_tracker(config.tracking)
-    with tracker.run(f"train {config.name}", config.model_dump(mode="json"), {"medgan.kind": "training"}) as run:
+    with tracker.run(f"train {config.name}", recordable(config), {"medgan.kind": "training"}, nested=True) as run:
         trainer.fit(run)
     remove_states(output)
     return output

@@ -12,15 +12,16 @@ class SamplerHandle:
     """A checkpoint's path and, once loaded, its sampler.
 
     A deep copy (MONAI copies transforms for caches and workers) shares the weights; a pickle holds the path alone, so
-    a spawned worker loads the checkpoint for itself.
+    a spawned worker loads the checkpoint for itself. The path is that of the folder, also where the checkpoint comes
+    from a registry: an alias that moves must not give two workers two generators.
 
     Args:
-        checkpoint: the folder, or a sampler already loaded.
+        checkpoint: the folder, a generator in a registry (``models:/name@alias``), or a sampler already loaded.
     """
 
     def __init__(self, checkpoint: str | Path | Sampler) -> None:
-        self.path = str(checkpoint.checkpoint.folder if isinstance(checkpoint, Sampler) else checkpoint)
-        self._sampler: Sampler | None = checkpoint if isinstance(checkpoint, Sampler) else load(self.path)
+        self._sampler: Sampler | None = checkpoint if isinstance(checkpoint, Sampler) else load(checkpoint)
+        self.path = str(self._sampler.checkpoint.folder)
 
     @property
     def sampler(self) -> Sampler:
