@@ -57,10 +57,12 @@ class Task:
 def segmentation_scores(
     logits: Tensor, labels: Tensor, cases: Sequence[Case], task: Task, split: Split, *, distances: bool
 ) -> list[Score]:
-    """Return Dice, and where asked the 95th percentile Hausdorff distance, of each case and structure.
+    """Return Dice, and where asked two distances between the surfaces, of each case and structure.
 
-    A structure that the truth lacks is NaN. One that the truth has and the prediction lacks has Dice 0 and, as its
-    distance, the diagonal of the grid: a model may not gain by predicting nothing.
+    The distances are the 95th percentile Hausdorff distance (``hd95``) and the average symmetric surface distance
+    (``assd``), in mm where the grid's spacing is fixed and in voxels otherwise. A structure that the truth lacks is
+    NaN. One that the truth has and the prediction lacks has Dice 0 and, as its distances, the diagonal of the grid: a
+    model may not gain by predicting nothing.
 
     Args:
         logits: ``(N, 1 + structures, D, H, W)``.
@@ -70,7 +72,7 @@ def segmentation_scores(
         split: what the cases are kept for.
         distances: compute the distances too (slower).
     """
-    from monai.metrics import DiceMetric, compute_hausdorff_distance
+    from monai.metrics import DiceMetric, compute_average_surface_distance, compute_hausdorff_distance
     from monai.networks.utils import one_hot
 
     predicted = one_hot(logits.argmax(dim=1, keepdim=True), task.outputs)
@@ -83,11 +85,15 @@ def segmentation_scores(
         spatial = tuple(range(2, truth.ndim))
         missing = (predicted[:, 1:].sum(dim=spatial) == 0) & (truth[:, 1:].sum(dim=spatial) > 0)
         absent = truth[:, 1:].sum(dim=spatial) == 0
-        # MONAI warns of every empty structure; what becomes of those is decided below.
-        distance = _quietly(compute_hausdorff_distance, predicted, truth, percentile=95, spacing=spacing)
         diagonal = math.dist((0, 0, 0), [n * s for n, s in zip(truth.shape[2:], spacing, strict=True)])
-        distance = torch.where(missing, torch.full_like(distance, diagonal), distance)
-        values["hd95"] = torch.where(absent, torch.full_like(distance, math.nan), distance)
+        # MONAI warns of every empty structure; what becomes of those is decided here.
+        measured = {
+            "hd95": _quietly(compute_hausdorff_distance, predicted, truth, percentile=95, spacing=spacing),
+            "assd": _quietly(compute_average_surface_distance, predicted, truth, symmetric=True, spacing=spacing),
+        }
+        for name, distance in measured.items():
+            bounded = torch.where(missing, torch.full_like(distance, diagonal), distance)
+            values[name] = torch.where(absent, torch.full_like(distance, math.nan), bounded)
     return [
         Score(case.case_id, case.patient_id, split, metric, structure, float(value))
         for metric, table in values.items()

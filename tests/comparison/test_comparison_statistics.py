@@ -2,17 +2,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from medgan.comparison.statistics import (
     Interval,
+    RunScores,
+    fold_metric_bootstrap,
     holm,
+    nadeau_bengio,
     paired_bootstrap,
     paired_metric_bootstrap,
     sign_flip,
     verdict,
     weighted_auc,
     weighted_balanced_accuracy,
+    wilcoxon,
 )
 
 
@@ -128,6 +133,109 @@ def test_sign_flip_of_symmetric_or_single_differences_is_one() -> None:
     assert sign_flip(np.zeros(8), rng()) == 1.0
 
 
+def test_wilcoxon_of_all_positive_ranks() -> None:
+    # Of the 2**6 sign patterns only two are as extreme as six positive differences.
+    assert wilcoxon(np.array([1.0, 2, 3, 4, 5, 6])) == pytest.approx(2 / 2**6)
+    assert wilcoxon(np.array([1.0, 2, 3, np.nan, 4, 5, 6])) == pytest.approx(2 / 2**6)
+    # W+ = 1 + 2 = 3 of ranks 1..6: 5 of 64 subsets have a sum of at most 3 (none, 1, 2, 3, 1 + 2).
+    assert wilcoxon(np.array([1.0, 2, -3, -4, -5, -6])) == pytest.approx(2 * 5 / 2**6)
+
+
+def test_wilcoxon_without_a_difference_is_one() -> None:
+    assert wilcoxon(np.zeros(9)) == 1.0
+    assert wilcoxon(np.array([np.nan, 0.0])) == 1.0
+    assert wilcoxon(np.array([])) == 1.0
+
+
+def test_nadeau_bengio_by_hand() -> None:
+    # Mean 2, s² = 2.5, J = 5: (1/5 + 1/4) 2.5 = 1.125. Of 4 degrees of freedom, t(0.975) = 2.776.
+    result = nadeau_bengio(np.array([0.0, 1, 2, 3, 4]), 0.25)
+    assert result.t == pytest.approx(2 / np.sqrt(1.125))
+    assert result.degrees == 4
+    assert result.interval.low == pytest.approx(2 - 2.776445 * np.sqrt(1.125))
+    assert result.interval.high == pytest.approx(2 + 2.776445 * np.sqrt(1.125))
+    # P(|t| > x) with 4 degrees of freedom in closed form (Student 1908).
+    share = result.t / np.sqrt(4 + result.t**2)
+    assert result.p == pytest.approx(1 - share * (1 + (1 - share**2) / 2))
+
+
+def test_nadeau_bengio_without_overlap_is_the_t_test() -> None:
+    values = rng(10).normal(0.3, 1, 12)
+    assert nadeau_bengio(values, 1e-12).p == pytest.approx(ttest_1samp(values, 0).pvalue)
+
+
+def test_nadeau_bengio_of_differences_without_spread() -> None:
+    assert nadeau_bengio(np.zeros(5), 0.25).p == 1.0
+    assert nadeau_bengio(np.full(5, 0.25), 0.25).p == 0.0
+    assert nadeau_bengio(np.array([0.25]), 0.25).p == 1.0
+    assert np.isnan(nadeau_bengio(np.array([np.nan]), 0.25).interval.mean)
+    with pytest.raises(ValueError, match="above 0, got 0"):
+        nadeau_bengio(np.ones(3), 0)
+
+
+def runs_of(scores: np.ndarray, truth: np.ndarray, folds: np.ndarray, patients: np.ndarray) -> list[RunScores]:
+    """One run a seed and fold of ``(seeds, N, K)`` scores."""
+    return [
+        RunScores(seed, fold, of_seed[folds == fold], truth[folds == fold], tuple(patients[folds == fold]))
+        for fold in np.unique(folds)
+        for seed, of_seed in enumerate(scores)
+    ]
+
+
+def test_one_fold_is_the_paired_bootstrap_of_the_metric() -> None:
+    scores, other = rng(11).dirichlet(np.ones(3), (2, 4, 30))
+    truth, patients = rng(12).integers(0, 3, 30), np.array([f"p{i // 2}" for i in range(30)])
+    folds = np.zeros(30, int)
+    expected = paired_metric_bootstrap(weighted_auc, scores, other, truth, list(patients), resamples=300, rng=rng(1))
+    found = fold_metric_bootstrap(
+        weighted_auc,
+        runs_of(scores, truth, folds, patients),
+        runs_of(other, truth, folds, patients),
+        resamples=300,
+        rng=rng(1),
+    )
+    assert found == expected
+
+
+def test_the_mean_over_folds_is_that_of_each_fold_alone() -> None:
+    scores, truth = rng(13).dirichlet(np.ones(2), (3, 40)), np.arange(40) % 2
+    folds = np.arange(40) // 8
+    runs = runs_of(scores, truth, folds, np.arange(40).astype(str))
+    alone = [roc_auc_score(run.truth, run.scores[:, 1]) for run in runs]
+    found = fold_metric_bootstrap(weighted_auc, runs, None, resamples=50, rng=rng())
+    assert found.mean == pytest.approx(np.mean(alone))
+    assert found.low < found.mean < found.high
+
+
+def test_a_linear_metric_in_folds_has_the_interval_of_all_patients_together() -> None:
+    # Accuracy in equal folds is nearly a mean over all patients, whose standard error is known.
+    scores, truth = rng(14).dirichlet(np.ones(2), (1, 400)), rng(15).integers(0, 2, 400)
+
+    def accuracy(s: np.ndarray, t: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return weights @ (s.argmax(axis=1) == t) / weights.sum(axis=1)
+
+    runs = runs_of(scores, truth, np.arange(400) % 5, np.arange(400).astype(str))
+    found = fold_metric_bootstrap(accuracy, runs, None, resamples=8000, rng=rng())
+    error = np.sqrt(found.mean * (1 - found.mean) / 400)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.05)
+
+
+def test_a_fold_that_lost_a_class_is_left_out_of_the_resample() -> None:
+    # The second fold has one positive: most resamples keep it, the others rest on the first fold alone.
+    scores = np.array([[[0.8, 0.2], [0.2, 0.8], [0.4, 0.6], [0.6, 0.4]]])
+    truth, folds = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+    runs = runs_of(scores, truth, folds, np.array(list("abcd")))
+    found = fold_metric_bootstrap(weighted_auc, runs, None, resamples=400, rng=rng())
+    assert (found.mean, found.low, found.high) == (0.5, 0.0, 1.0)
+
+
+def test_arms_that_are_no_pairs_are_refused() -> None:
+    scores, truth = rng(16).dirichlet(np.ones(2), (2, 6)), np.array([0, 1] * 3)
+    runs = runs_of(scores, truth, np.zeros(6, int), np.array(list("abcdef")))
+    with pytest.raises(ValueError, match="differ in seeds"):
+        fold_metric_bootstrap(weighted_auc, runs, runs[::-1], resamples=10, rng=rng())
+
+
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.6, 0.9]) == pytest.approx([1.0, 1.0])
@@ -141,15 +249,20 @@ def test_the_verdict_says_gain_only_where_the_interval_and_the_test_allow_it() -
     assert verdict(across, 0.01, 10) == "no gain shown"
     assert verdict(below, 0.01, 10) == "loss"
     assert verdict(below, 0.01, 10, higher_is_better=False) == "gain"
-    assert verdict(above, 0.5, 2) == "gain (exploratory)"
-    assert verdict(across, 0.5, 2) == "no gain shown (exploratory)"
+    assert verdict(above, 0.05, 10) == "no gain shown"
 
 
-def test_an_arm_against_itself_gains_in_at_most_a_few_of_many_studies() -> None:
-    gains = 0
-    for repeat in range(300):
-        draw = rng(1000 + repeat)
-        difference = draw.normal(0, 0.02, (8, 1)) + draw.normal(0, 0.02, (1, 25)) + draw.normal(0, 0.05, (8, 25))
-        interval = paired_bootstrap(difference, 400, draw)
-        gains += verdict(interval, sign_flip(difference.mean(axis=1), draw), 8) == "gain"
-    assert gains <= 15
+def test_a_gain_must_reach_the_margin_and_a_loss_need_not() -> None:
+    above, below = Interval(0.02, 0.01, 0.03), Interval(-0.02, -0.03, -0.01)
+    assert verdict(above, 0.01, 10, margin=0.02) == "gain"
+    assert verdict(above, 0.01, 10, margin=0.021) == "no gain shown"
+    assert verdict(below, 0.01, 10, margin=0.5) == "loss"
+    assert verdict(below, 0.01, 10, margin=0.02, higher_is_better=False) == "gain"
+    assert verdict(below, 0.01, 10, margin=0.03, higher_is_better=False) == "no gain shown"
+    assert verdict(above, 0.01, 10, margin=0.5, higher_is_better=False) == "loss"
+
+
+@pytest.mark.parametrize("difference", [Interval(0.5, 0.4, 0.6), Interval(-0.5, -0.6, -0.4), Interval(0, -1, 1)])
+def test_there_is_no_verdict_under_six_seeds(difference: Interval) -> None:
+    assert verdict(difference, 0.0, 5) == "exploratory: no verdict under 6 seeds"
+    assert "exploratory" not in verdict(difference, 0.0, 6)

@@ -62,7 +62,7 @@ def test_segmentation_learns_to_find_a_cube() -> None:
     assert math.isnan(result.headline["dice/absent"])
     assert result.headline["dice"] == result.headline["dice/cube"]
     figures = {(s.case_id, s.metric, s.structure) for s in result.scores if s.split == "test"}
-    assert len(figures) == 10 * 2 * 2
+    assert len(figures) == 10 * 2 * 3
 
 
 def test_classification_learns_bright_from_dark() -> None:
@@ -172,9 +172,27 @@ def test_dice_and_distance_of_known_shapes() -> None:
     assert figures["dice", "c0", "cube"] == pytest.approx(0.5)
     assert figures["hd95", "c0", "cube"] == pytest.approx(4.0)
     assert figures["dice", "c1", "cube"] == 0
+    assert figures["assd", "c1", "cube"] == figures["hd95", "c1", "cube"]
     assert figures["hd95", "c1", "cube"] == pytest.approx(math.dist((0, 0, 0), (32, 16, 16)))
     assert math.isnan(figures["dice", "c2", "cube"])
     assert math.isnan(figures["hd95", "c2", "absent"])
+    assert math.isnan(figures["assd", "c2", "absent"])
+
+
+def test_surfaces_of_two_parallel_plates_are_as_far_apart_as_the_plates() -> None:
+    truth = torch.zeros(1, 1, *SHAPE, dtype=torch.uint8)
+    truth[0, :, 4] = 1
+    logits = torch.zeros(1, 3, *SHAPE)
+    logits[:, 0] = 0.5
+    logits[0, 1, 7] = 1  # three voxels of 2 mm further on
+    task = replace(SEGMENTATION, spacing=(2.0, 1.0, 1.0))
+    figures = _figures(segmentation_scores(logits, truth, _of(1), task, "test", distances=True))
+    assert figures["assd", "c0", "cube"] == pytest.approx(6.0)
+    # Half of the predicted plate missing: its own surface still lies 6 mm away, the truth's other half further.
+    logits[0, 1, 7, :8] = 0
+    figures = _figures(segmentation_scores(logits, truth, _of(1), task, "test", distances=True))
+    further = [math.hypot(6, 8 - row) for row in range(8)]
+    assert figures["assd", "c0", "cube"] == pytest.approx((6.0 * 16 + sum(further)) / 24)
 
 
 def test_probabilities_and_brier_of_known_logits() -> None:
