@@ -19,6 +19,8 @@ from medgan.serving import register_generator
 from medgan.tracking import Run, Tracker
 
 REPORTS = (PLAN, SUMMARY, REPORT, "report.md")
+# What a reader of the table wants to see without scrolling.
+FIRST_COLUMNS = ("arm", "metric", "mean", "difference", "verdict", "labelled", "split", "structure")
 CHAMPION, CHALLENGER = "champion", "challenger"
 
 
@@ -183,7 +185,7 @@ class StudyRecorder:
         for row in rows:
             if row["structure"] == "":
                 self.run.log_metrics(*self._summary_metrics(row))
-        self.run.log_table(rows, "tables/summary.json")
+        self.run.log_table([{**dict.fromkeys(FIRST_COLUMNS), **row} for row in rows], "tables/summary.json")
         self.run.log_table(_even(self._rows), "tables/replicates.json")
         for name in REPORTS:
             if (output / name).is_file():

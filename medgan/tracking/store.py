@@ -123,7 +123,7 @@ def attempt(what: str, send: Callable[[], object]) -> None:
 
 def key_of(name: str) -> str:
     """Return ``name`` in the characters MLflow takes (letters, digits, ``_ - . : /`` and space), within its length."""
-    allowed = re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_"))
+    allowed = re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_").replace("+", "-and-"))
     return re.sub(r"/+", "/", allowed).strip("/. ")[:KEY_CHARACTERS] or "unnamed"
 
 

@@ -232,7 +232,10 @@ def test_files_and_tables_of_the_study_are_stored_but_not_those_with_ids(
         ("classical", "finished", 0.75),
         ("classical", "failed", None),
     ]
-    assert len(json.loads((tables / "summary.json").read_text())["data"]) == len(ROWS)
+    summary = json.loads((tables / "summary.json").read_text())
+    assert len(summary["data"]) == len(ROWS)
+    assert summary["columns"][:5] == ["arm", "metric", "mean", "difference", "verdict"]
+    assert sorted(summary["columns"]) == sorted(COLUMNS)
 
 
 def test_no_patient_and_no_case_is_in_the_store(finished: Finished, tracker: MLflowTracker) -> None:

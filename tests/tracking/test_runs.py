@@ -78,9 +78,10 @@ def test_nested_params_are_flattened_and_long_ones_cut(tracker: MLflowTracker, c
 
 def test_names_mlflow_refuses_are_mended(tracker: MLflowTracker, client: Any) -> None:
     with tracker.run("names", {}) as run:
-        run.log_metrics({"tpr@0.01": 0.5, "dice/left (é)": 0.25, "/x//y": float("nan")}, 0)
+        run.log_metrics({"tpr@0.01": 0.5, "dice/left (é)": 0.25, "dice/classical+gan": 0.3, "/x//y": float("nan")}, 0)
     names = set(client.get_run(run.run_id).data.metrics)
-    assert len(names) == 3
+    assert len(names) == 4
+    assert "dice/classical-and-gan" in names
     assert "tpr_at_0.01" in names
     assert "x/y" in names
 
