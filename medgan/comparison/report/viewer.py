@@ -154,7 +154,8 @@ def _case(
         panels.append(Panel(arm, note, alt, f"{name}-image", outline))
     if truth is None:
         # Without masks every arm's panel would be the same picture.
-        notes = "; ".join(f"{panel.title} {panel.note}" for panel in panels)
+        given = ", ".join(f"{arm} {figure(score, metric)}" for arm, score in _scores(study, case))
+        notes = f"{scored}: {given}"
         alt = f"Test case {case['number']}: {notes}."
         panels = [Panel("scan", notes, alt, f"{name}-image", "")]
     where = f" ({block_name(int(case['block']))})" if len(study.blocks) > 1 else ""
