@@ -49,7 +49,7 @@ def siblings_figure(
     columns = 1 + max(len(siblings) for _, _, siblings in rows)
     figure, axes = _panels(len(rows), columns)
     for row, (original, label, siblings) in enumerate(rows):
-        plane = _best_slice(original, label)
+        plane = best_slice(original, label)
         window = _window(original)
         for column, (volume, mask) in enumerate([(original, label), *siblings]):
             _require_shape(volume, original.shape, "sibling")
@@ -85,7 +85,7 @@ def deformation_figure(
     _require_shape(sibling, original.shape, "sibling")
     _require_shape(jacobian, original.shape, "jacobian")
     _require_shape(displacement, (3, *original.shape), "displacement")
-    axis, index = plane = _best_slice(original, label)
+    axis, index = plane = best_slice(original, label)
     window = _window(original)
     figure, axes = _panels(1, 5, wide=1.15)
     real, fake, change, grid, folds = axes[0]
@@ -159,7 +159,7 @@ def contact_sheet(
     figure, axes = _panels(ceil(len(volumes) / columns), columns)
     panels = [panel for row in axes for panel in row]
     for panel, volume, label, title in zip(panels, volumes, labels, titles, strict=False):
-        plane = _best_slice(volume, label)
+        plane = best_slice(volume, label)
         _show(panel, volume, label, plane=plane, window=_window(volume), spacing=spacing)
         panel.set_title(title, fontsize=7)
     return figure
@@ -223,11 +223,19 @@ def _show(
     panel.set_ylim(-0.5, image.shape[0] - 0.5)
 
 
-def _best_slice(volume: Image, label: Image | None) -> tuple[int, int]:
-    """Viewing axis, and the slice in which the labels are largest, each measured by its own largest slice."""
+def best_slice(volume: Image, label: Image | None) -> tuple[int, int]:
+    """Return the viewing axis, and the slice in which the labels are largest, each by its own largest slice.
+
+    Args:
+        volume: ``(D, H, W)``.
+        label: its label map; none, or an empty one, gives the middle slice.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
     if volume.ndim != 3:
         raise ValueError(f"a volume must be (D, H, W), got the shape {volume.shape}")
-    axis = _view_axis(volume.shape)
+    axis = view_axis(volume.shape)
     middle = volume.shape[axis] // 2
     if label is None:
         return axis, middle
@@ -240,8 +248,8 @@ def _best_slice(volume: Image, label: Image | None) -> tuple[int, int]:
     return (axis, int(score.argmax())) if score.any() else (axis, middle)
 
 
-def _view_axis(shape: tuple[int, ...]) -> int:
-    """Axial, unless there are far fewer voxels along another axis than along both that remain."""
+def view_axis(shape: tuple[int, ...]) -> int:
+    """Return the axis to look along: the last, unless another has far fewer voxels than both that remain."""
     thinnest = int(np.argmin(shape))
     return thinnest if thinnest != 2 and 3 * shape[thinnest] < sorted(shape)[1] else 2
 
