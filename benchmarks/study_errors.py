@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from medgan.comparison.power import metric_table, simulate_errors
-from medgan.comparison.results import RunRecord, patient_table, probability_table, read_runs
+from medgan.comparison.results import RunRecord, patient_table, read_runs, run_scores
 from medgan.comparison.simulation import share, simulate_verdicts
-from medgan.comparison.statistics import Interval, RunScores, weighted_auc
+from medgan.comparison.statistics import Interval, weighted_auc
+from medgan.comparison.summary import decision_level
 from medgan.seeding import numpy_generator
 
 # Standard deviations, in Dice, of the differences' seed effects, patient effects and residuals.
@@ -39,8 +40,7 @@ def table_of(records: list[RunRecord]) -> np.ndarray:
     if any(s.metric == "dice" for s in records[0].scores):
         return patient_table(records, "dice")[0]
     classes = sorted({s.structure for s in records[0].scores if s.metric == "probability"})
-    scores, truth, patients = probability_table(records, classes)
-    return metric_table(weighted_auc, [RunScores(i, 0, s, truth, tuple(patients)) for i, s in enumerate(scores)])
+    return metric_table(weighted_auc, [run_scores(r, classes) for r in records])
 
 
 def percent(figure: Interval | None) -> str:
@@ -49,8 +49,17 @@ def percent(figure: Interval | None) -> str:
     return f"{100 * figure.mean:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
 
 
-def of_recorded(folder: Path, baseline: str, level: float, **settings: int) -> None:
-    runs = read_runs(folder)
+def of_recorded(folder: Path, baseline: str, level: float | None, **settings: int) -> None:
+    for labelled, runs in read_runs(folder).items():
+        print(f"\n{labelled or 'all'} labelled\n")
+        of_block(folder, runs, baseline, level, **settings)
+
+
+def of_block(
+    folder: Path, runs: dict[str, list[RunRecord]], baseline: str, level: float | None, **settings: int
+) -> None:
+    if level is None:
+        level = decision_level(len(runs) - 1)
     if baseline not in runs or len(runs) < 2:
         sys.exit(f"{folder} has the arms {sorted(runs)}: name one of at least two as --baseline")
     print("| arm | seeds | patients | arms alike that gain, % | detectable difference | planted and found, % |")
@@ -98,7 +107,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, nargs="?", help="output folder of medgan compare")
     parser.add_argument("--baseline", default="classical")
-    parser.add_argument("--level", type=float, default=0.95, help="of the interval that must exclude 0")
+    parser.add_argument(
+        "--level", type=float, help="of the interval that must exclude 0; by default 1 - 0.05 / comparisons"
+    )
     parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=10, help="without a study")

@@ -66,6 +66,13 @@ class Engine(StrEnum):
     local = "local"
 
 
+class StudyEngine(StrEnum):
+    """What runs a study."""
+
+    local = "local"
+    ray = "ray"
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
@@ -175,14 +182,27 @@ def compare(
     config: ConfigFile,
     output: Output,
     overrides: Overrides = None,
+    engine: Annotated[
+        StudyEngine, typer.Option(help="what runs the runs; the results are the same")
+    ] = StudyEngine.local,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="runs at a time; by default cores over compare.threads")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the plan and what it will cost, write nothing")
+    ] = False,
 ) -> None:
     """Run the study: arms × seeds of a downstream model, MLflow, results.csv, report.html."""
     from medgan.config import load_config
 
     settings = load_config(config, overrides or [])
     from medgan.comparison.study import compare as run_study
+    from medgan.comparison.study import describe
 
-    run_study(settings, output)
+    if dry_run:
+        typer.echo(describe(settings, workers=workers))
+        return
+    run_study(settings, output, engine=engine.value, workers=workers)
     typer.echo(str(output / "report.html"))
 
 

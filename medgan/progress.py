@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -23,6 +24,8 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=Console(file=sys.stderr),
+        # A worker process must not draw over its parent's bar.
+        disable=bool(os.environ.get("MEDGAN_QUIET")),
     )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from medgan.comparison.design import expand_arms
 from medgan.config import Config, describe, load_config
 from medgan.errors import InputFault
 
@@ -17,15 +18,17 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["demo", "hippocampus", "nodules_ct", "adrenal"])
+@pytest.mark.parametrize("name", ["demo", "hippocampus", "hippocampus_study", "nodules_ct", "adrenal"])
 def test_shipped_configurations_are_valid(name: str) -> None:
     config = load_config(CONFIGS / f"{name}.yaml")
     assert config.compare.checkpoint is not None
-    assert config.compare.arms == ("none", "classical", "gan", "classical+gan")
+    assert config.compare.arms[:4] == ("none", "classical", "gan", "classical+gan")
+    assert len(expand_arms(config.compare)) == len(config.compare.arms)
 
 
 def test_all_shipped_configurations_are_tested() -> None:
-    assert {p.stem for p in CONFIGS.glob("*.yaml")} == {"demo", "hippocampus", "nodules_ct", "adrenal"}
+    known = {"demo", "hippocampus", "hippocampus_study", "nodules_ct", "adrenal"}
+    assert {p.stem for p in CONFIGS.glob("*.yaml")} == known
 
 
 def test_overrides_are_typed(file: Path) -> None:

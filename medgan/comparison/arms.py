@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from medgan.comparison.classical import Modality, TaskKind, classical_transforms
-from medgan.config import AugmentConfig, Triple
+from medgan.config import ArmPart, Triple
 from medgan.seeding import numpy_generator
 
 if TYPE_CHECKING:
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from medgan.comparison.magnitudes import Magnitudes
     from medgan.sampler import Sampler
 
-PARTS = ("none", "classical", "gan", "identity", "random-deformation", "duplicate", "self-training", "oversample")
+PARTS: tuple[str, ...] = get_args(ArmPart)
 GENERATOR_PARTS = ("gan", "identity", "random-deformation")
-ARMS_WITH_GENERATOR = ("gan", "classical+gan")
 
 
 @dataclass(frozen=True)
@@ -204,30 +203,6 @@ def batch_indices(seed: int, step: int, cases: int, batch: int) -> list[int]:
         epoch: numpy_generator(seed, "order", epoch).permutation(cases) for epoch in {p // cases for p in positions}
     }
     return [int(orders[p // cases][p % cases]) for p in positions]
-
-
-def build_arm(
-    arm: str,
-    *,
-    task: TaskKind,
-    modality: Modality,
-    shape: Triple,
-    gan: AugmentConfig | None = None,
-    sampler: Sampler | None = None,
-) -> ArmTransform:
-    """Return :func:`build_transform` of the arm that ``arm`` names by its parts.
-
-    Args:
-        arm: parts with ``+`` between them.
-        task: see :func:`build_transform`.
-        modality: see :func:`build_transform`.
-        shape: see :func:`build_transform`.
-        gan: probability and strength; none: those of an :class:`Arm`.
-        sampler: see :func:`build_transform`.
-    """
-    use = gan or AugmentConfig()
-    built = Arm(arm, parse_parts(arm), probability=use.probability, strength=use.strength)
-    return build_transform(built, task=task, modality=modality, shape=shape, sampler=sampler)
 
 
 def _require_parts(parts: Sequence[str]) -> None:

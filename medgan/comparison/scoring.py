@@ -11,11 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgan.comparison.results import RunRecord, Score, patient_table, probability_table
+from medgan.comparison.results import RunRecord, Score, Split, patient_table, run_scores
 from medgan.comparison.statistics import weighted_auc, weighted_balanced_accuracy
 from medgan.data.cohort import Case
-
-Split = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def classification_scores(
 
 def headline(scores: Sequence[Score], task: Task, split: Split) -> dict[str, float]:
     """Return the figures of one run on one split: means over patients, or AUC and balanced accuracy over the cases."""
-    run = RunRecord("", "", 0, 0.0, {}, scores=tuple(scores))
+    run = RunRecord("", "", 0, 0, 0, scores=tuple(scores))
     if not any(s.split == split for s in scores):
         return {}
     if task.kind == "segmentation":
@@ -137,11 +135,11 @@ def headline(scores: Sequence[Score], task: Task, split: Split) -> dict[str, flo
                 for structure in task.structures:
                     figures[f"{metric}/{structure}"] = _mean(patient_table([run], metric, split, structure)[0])
         return figures
-    probabilities, truth, _ = probability_table([run], task.class_names, split)
-    every_case = np.ones((1, len(truth)))
+    of_run = run_scores(run, task.class_names, split)
+    every_case = np.ones((1, len(of_run.truth)))
     return {
-        "auc": float(weighted_auc(probabilities[0], truth, every_case)[0]),
-        "balanced_accuracy": float(weighted_balanced_accuracy(probabilities[0], truth, every_case)[0]),
+        "auc": float(weighted_auc(of_run.scores, of_run.truth, every_case)[0]),
+        "balanced_accuracy": float(weighted_balanced_accuracy(of_run.scores, of_run.truth, every_case)[0]),
         "brier": _mean(patient_table([run], "brier", split)[0]),
     }
 

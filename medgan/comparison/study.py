@@ -3,39 +3,44 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from medgan.comparison.arms import build_arm
-from medgan.comparison.downstream import Cases, train_downstream, usable
-from medgan.comparison.plan import (
-    PARTS,
-    content_hashes,
-    freeze,
-    make_plan,
-    needs_generator,
-    require_checkpoint,
-    require_enough,
-    require_no_leak,
-)
+from medgan.checkpoint import Checkpoint
+from medgan.comparison.design import Cell, all_cells
+from medgan.comparison.engines import EngineName, default_workers, run_cells
+from medgan.comparison.execution import Outcome, execute
+from medgan.comparison.gallery import PREDICTIONS, save_gallery, save_predictions
+from medgan.comparison.live import LiveTable
+from medgan.comparison.material import Material
+from medgan.comparison.plan import freeze, make_plan
+from medgan.comparison.power import seeds_needed
+from medgan.comparison.recording import CellRecorder, StudyRecorder
 from medgan.comparison.report import write_report
-from medgan.comparison.results import RUNS_FOLDER, SUMMARY, RunRecord, load_run, save_run, write_results, write_table
-from medgan.comparison.scoring import Task
-from medgan.comparison.summary import COLUMNS, SummaryRow, summarise
+from medgan.comparison.results import (
+    RUNS_FOLDER,
+    SUMMARY,
+    FailedRun,
+    RunRecord,
+    load_run,
+    save_run,
+    write_results,
+    write_table,
+)
+from medgan.comparison.summary import COLUMNS, Question, SummaryRow, summarise
 from medgan.config import Config
-from medgan.data.cohort import Cohort, open_cohort
-from medgan.data.loaders import prepare
-from medgan.data.preprocess import Preprocessing
-from medgan.data.split import split_cohort
-from medgan.errors import InputFault
-from medgan.progress import progress_bar
-from medgan.sampler import Sampler, load
-from medgan.seeding import derive_seed
-from medgan.tracking import Tracker, flatten, open_tracker
+from medgan.errors import TrainingFailure
+from medgan.tracking import Tracker, open_tracker
 
 logger = logging.getLogger(__name__)
+
+TIMED_STEPS = 4
+Runs = Mapping[int, Mapping[str, Sequence[RunRecord]]]
 
 
 @dataclass(frozen=True)
@@ -43,160 +48,219 @@ class StudyResult:
     """What a study gives.
 
     Attributes:
-        output: the folder with plan.json, results.csv, curve.csv, summary.csv, report.html and runs/.
-        summary: a row for each metric and arm.
-        runs: each arm's runs, in the order of the seeds.
-        reused: how many of them were there already.
+        output: the folder with plan.json, results.csv, curve.csv, runs.csv, summary.csv, report.html and runs/.
+        summary: a row for each block, split, metric, structure and arm.
+        runs: the finished runs by block and arm, in the order of fold and seed.
+        failed: those that did not come to their end.
+        reused: how many were there already.
     """
 
     output: Path
     summary: tuple[SummaryRow, ...]
-    runs: Mapping[str, Sequence[RunRecord]]
+    runs: Runs
+    failed: tuple[FailedRun, ...]
     reused: int
 
 
-def compare(config: Config, output: Path, tracker: Tracker | None = None) -> StudyResult:
+def compare(
+    config: Config,
+    output: Path,
+    tracker: Tracker | None = None,
+    *,
+    engine: EngineName = "local",
+    workers: int | None = None,
+) -> StudyResult:
     """Run the study that ``config.compare`` describes and write its files into ``output``.
 
-    A study that was interrupted goes on where it stopped: a finished run of the same plan is not run again.
+    A study that was interrupted goes on where it stopped: a finished run of the same content is not made again.
 
     Args:
         config: data, preprocessing and study.
         output: folder for all results.
         tracker: where runs are recorded; by default what ``config.tracking`` says.
+        engine: what runs the runs, see :func:`~medgan.comparison.engines.run_cells`.
+        workers: how many at a time.
 
     Raises:
-        InputFault: the data or the checkpoint do not allow the study, or the folder holds another one.
-        TrainingFailure: a downstream run's loss became NaN; finished runs are kept.
+        InputFault: the data or a generator do not allow the study, or the folder holds another one.
+        TrainingFailure: every run of an arm failed, or a process died; finished runs are kept.
     """
-    sampler = load(require_checkpoint(config)) if needs_generator(config) else None
-    checkpoint = None if sampler is None else sampler.checkpoint
-    cohort = open_cohort(config.data)
-    split = split_cohort(cohort, config.data)
-    hashes = content_hashes(split)
-    require_no_leak(split, hashes, cohort.source, checkpoint)
-    task = make_task(config, cohort)
-    kept = {part: usable(getattr(split, part), task, part) for part in PARTS}
-    require_enough(kept, task, cohort.source, config.compare.batch)
-    plan = make_plan(config, split, hashes=hashes, cases=kept, task=task, checkpoint=checkpoint)
+    material = Material(config)
+    digest, plan = freeze(make_plan(material), output)
     tracker = open_tracker(config.tracking) if tracker is None else tracker
-    digest = freeze(plan, output)
-    preprocessing = Preprocessing(config.study_grid)
-    cases = Cases(*(prepare(kept[part], cohort, preprocessing, f"reading {part}") for part in PARTS))
-
-    settings = config.model_dump(mode="json", include={"name", "seed", "data", "preprocess", "compare"})
-    params = {**flatten(settings), "plan_sha256": digest, "checkpoint_sha256": plan["checkpoint_sha256"]}
-    tags = {"medgan.kind": "study", "medgan.task": task.kind}
-    study = _Study(config, output / RUNS_FOLDER, task, cases, sampler, digest, tracker)
-    with tracker.run(f"compare {config.name}", params, tags) as run:
-        runs, reused = study.run_all()
-        write_results(output, [record for records in runs.values() for record in records])
-        summary = summarise(runs, config.compare.baseline, task, config.compare.bootstrap, config.seed)
+    cells = all_cells(config, list(material.arms.values()))
+    _warn_of_few_seeds(config, len(material.arms) - 1)
+    with StudyRecorder(tracker, plan, digest) as recorder:
+        records, failed, reused = _run_all(material, cells, output, recorder, engine, workers)
+        runs = _arranged(records, list(material.arms))
+        summary = _summarise(material, runs, plan)
+        write_results(output, records, failed)
         write_table(output / SUMMARY, [asdict(row) for row in summary], COLUMNS)
-        report = write_report(output)
-        for row in summary:
-            run.log_metrics(
-                {f"{row.metric}/{row.arm}": row.mean, f"{row.metric}_difference/{row.arm}": row.difference}, 0
-            )
-        for file in (output / "plan.json", output / SUMMARY, report):
-            run.log_file(file)
-        for picture in sorted((output / "figures").glob("*.png")):
-            run.log_picture(picture, "figures")
-    return StudyResult(output, tuple(summary), runs, reused)
+        if config.compare.pictures:
+            save_gallery(output, material, runs)
+        write_report(output)
+        recorder.finish(output, _whole(material))
+    lost = {arm for arm in material.arms if not any(r.arm == arm for r in records)}
+    if lost:
+        raise TrainingFailure(f"{output}: FAILED_RUNS: every run of {', '.join(sorted(lost))} failed, see runs.csv")
+    return StudyResult(output, tuple(summary), runs, tuple(failed), reused)
 
 
-def make_task(config: Config, cohort: Cohort) -> Task:
-    """Return what the downstream model is to find: the cohort's labels or classes.
+def describe(config: Config, *, workers: int | None = None) -> str:
+    """Return the plan of a study in words, with what it will cost, by timing a few steps of every arm.
 
-    Raises:
-        InputFault: the cohort has no structure, or fewer than two classes.
+    Nothing is written. See :func:`compare` for the errors.
     """
-    # Only a grid of fixed spacing has millimetres; a stretched one has its own in every case.
-    spacing = config.study_grid.spacing if config.study_grid.fit == "crop" else None
-    if config.compare.task == "classification":
-        if len(cohort.class_names) < 2:
-            reason = f"{len(cohort.class_names)} classes are known, at least 2 are needed"
-            raise InputFault(cohort.source, "NO_CLASSES", reason, "set data.class_key to the manifest's class column")
-        return Task("classification", class_names=tuple(cohort.class_names), spacing=spacing)
-    names = {value: name for value, name in cohort.label_names.items() if value != 0}
-    if not names:
-        reason = "there are no label maps, or they hold background alone"
-        raise InputFault(cohort.source, "NO_STRUCTURE", reason, "add label maps, or set compare.task=classification")
-    values = tuple(sorted(names))
-    return Task("segmentation", tuple(names[v] for v in values), values, spacing=spacing)
+    material = Material(config)
+    cells = all_cells(config, list(material.arms.values()))
+    number = workers or default_workers(config)
+    plan = make_plan(material)
+    lines = [
+        f"{config.name}: {plan['task']}, {plan['metric']}, baseline {config.compare.baseline}",
+        *(f"  arm {arm.name}" for arm in material.arms.values()),
+        "  " + ", ".join(f"{part} {n['used_cases']} of {n['cases']} cases" for part, n in plan["cohort"].items()),
+        f"  numbers of labelled {len(plan['labelled'])}, splits {config.compare.splits}, seeds {config.compare.seeds}: "
+        f"{len(cells)} runs of {config.compare.steps} steps, {number} at a time",
+    ]
+    total = 0.0
+    for name in material.arms:
+        first = next(cell for cell in cells if cell.arm == name)
+        seconds = _cost(material, first)
+        total += seconds * sum(cell.arm == name for cell in cells)
+        lines.append(f"  {name}: about {seconds / 60:.1f} min a run")
+    lines.append(f"  in all about {total / number / 60:.0f} min on this machine")
+    return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class _Study:
-    """All that the runs have in common."""
+def _warn_of_few_seeds(config: Config, comparisons: int) -> None:
+    needed = seeds_needed(max(comparisons, 1))
+    if config.data.folds is None and config.compare.seeds < needed:
+        logger.warning(
+            "compare.seeds is %d: with %d comparisons no difference can be shown under %d seeds, however large",
+            config.compare.seeds, comparisons, needed,
+        )  # fmt: skip
 
-    config: Config
-    folder: Path
-    task: Task
-    cases: Cases
-    sampler: Sampler | None
-    digest: str
-    tracker: Tracker
 
-    def run_all(self) -> tuple[dict[str, list[RunRecord]], int]:
-        """Return each arm's runs and how many were there already; seed by seed, so that what is there is paired."""
-        settings = self.config.compare
-        runs: dict[str, list[RunRecord]] = {arm: [] for arm in settings.arms}
-        reused = 0
-        with progress_bar() as bar:
-            total = bar.add_task("study", total=len(settings.arms) * settings.seeds * settings.steps, note="")
-            for index in range(settings.seeds):
-                for arm in settings.arms:
-                    bar.update(total, description=f"{arm}, seed {index}")
-                    record = load_run(self.folder, arm, index, self.digest)
-                    if record is None:
-                        record = self._run(arm, index, bar, total)
-                    else:
-                        reused += 1
-                        self._record_again(record)
-                        bar.advance(total, settings.steps)
-                    runs[arm].append(record)
+def _cost(material: Material, cell: Cell) -> float:
+    """Return the seconds of one run: its steps by a few that are timed, its test as it is."""
+    compare = material.config.compare
+    short = material.config.model_copy(
+        update={"compare": compare.model_copy(update={"steps": TIMED_STEPS, "curve_points": 1, "pictures": False})}
+    )
+    before, material.config = material.config, short
+    try:
+        started = time.perf_counter()
+        outcome = execute(material, cell, "")
+        whole = time.perf_counter() - started
+    finally:
+        material.config = before
+    training = outcome.record.seconds + outcome.record.teacher_seconds
+    return training / TIMED_STEPS * compare.steps + whole - training
+
+
+def _run_all(
+    material: Material,
+    cells: Sequence[Cell],
+    output: Path,
+    recorder: StudyRecorder,
+    engine: EngineName,
+    workers: int | None,
+) -> tuple[list[RunRecord], list[FailedRun], int]:
+    """Return the finished runs, the failed ones, and how many of the former were there already."""
+    folder, metric = output / RUNS_FOLDER, material.task.metric
+    keys = {cell: material.key(cell) for cell in cells}
+    records: dict[Cell, RunRecord] = {}
+    failed: list[FailedRun] = []
+    with LiveTable(cells, metric, material.config.compare.steps) as table:
+        for cell in cells:
+            found = load_run(folder, **cell.coordinates, key=keys[cell])
+            if found is not None:
+                records[cell] = found
+                table.finish(cell, found.headline.get(metric), reused=True)
+                recorder.record_again(cell, found.headline, found.curve, found.seconds, found.teacher_seconds)
+        reused = len(records)
         if reused:
-            logger.info("%d finished runs of this plan were there already", reused)
-        return runs, reused
+            logger.info("%d finished runs of the same content were there already", reused)
+        waiting = [(cell, keys[cell]) for cell in cells if cell not in records]
 
-    def _run(self, arm: str, index: int, bar: Any, total: Any) -> RunRecord:
-        settings = self.config.compare
-        transform = build_arm(
-            arm,
-            task=self.task.kind,
-            modality=self.config.data.modality,
-            shape=self.config.study_grid.shape,
-            gan=settings.gan,
-            sampler=self.sampler,
-        )
-        with self.tracker.run(f"{arm} seed {index}", *self._labels(arm, index), nested=True) as run:
+        open_runs = _OpenRuns(recorder)
 
-            def on_step(step: int, values: Mapping[str, float]) -> None:
-                run.log_metrics(values, step)
-                bar.update(total, advance=1, note=f"loss {values['loss']:.3f}")
+        def on_step(cell: Cell, step: int, values: Mapping[str, float]) -> None:
+            table.step(cell, step, values)
+            open_runs.of(cell).on_step(step, values)
 
-            seed = derive_seed(self.config.seed, "compare", index)
-            result = train_downstream(self.task, self.cases, transform, settings, seed, arm=arm, on_step=on_step)
-            record = RunRecord(self.digest, arm, index, result.seconds, result.headline, result.curve, result.scores)
-            save_run(self.folder, record)
-            run.log_metrics({**_test(record), "seconds": record.seconds}, settings.steps)
-        return record
-
-    def _record_again(self, record: RunRecord) -> None:
-        """Let a study that goes on stand in the tracker as a whole, not as its last part."""
-        params, tags = self._labels(record.arm, record.seed)
-        name = f"{record.arm} seed {record.seed}"
-        with self.tracker.run(name, params, {**tags, "medgan.reused": "true"}, nested=True) as run:
-            for point in record.curve:
-                run.log_metrics({f"validation/{point.metric}": point.value}, point.step)
-            run.log_metrics({**_test(record), "seconds": record.seconds}, self.config.compare.steps)
-
-    def _labels(self, arm: str, index: int) -> tuple[dict[str, object], dict[str, str]]:
-        settings = self.config.compare
-        params: dict[str, object] = {"arm": arm, "seed": index, "steps": settings.steps, "plan_sha256": self.digest}
-        return params, {"medgan.kind": "arm", "medgan.arm": arm, "medgan.baseline": str(arm == settings.baseline)}
+        with open_runs:
+            for cell, outcome in run_cells(material, waiting, on_step, engine=engine, workers=workers):
+                if isinstance(outcome, Outcome):
+                    record = outcome.record
+                    save_run(folder, record)
+                    if outcome.predictions is not None:
+                        save_predictions(output / PREDICTIONS, cell, outcome.predictions)
+                    records[cell] = record
+                    open_runs.of(cell).result(record.headline, record.seconds, record.teacher_seconds)
+                    table.finish(cell, record.headline.get(metric))
+                else:
+                    failed.append(outcome)
+                    open_runs.of(cell).fail("NOT_FINITE")
+                    table.finish(cell, None)
+                    logger.warning("%s, seed %d: %s", cell.arm, cell.seed, outcome.error)
+                open_runs.close(cell)
+                logger.info("%s, seed %d ended; %s", cell.arm, cell.seed, table.line())
+    return [records[cell] for cell in cells if cell in records], failed, reused
 
 
-def _test(record: RunRecord) -> dict[str, float]:
-    return {f"test/{name}": value for name, value in record.headline.items()}
+class _OpenRuns:
+    """The tracked runs of trainings under way, several at once; what is left open by an error ends as failed."""
+
+    def __init__(self, recorder: StudyRecorder) -> None:
+        self.recorder = recorder
+        self._open: dict[Cell, tuple[AbstractContextManager[CellRecorder], CellRecorder]] = {}
+
+    def __enter__(self) -> _OpenRuns:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for context, _ in self._open.values():
+            with suppress(BaseException):  # it raises again what it is told of
+                context.__exit__(kind or RuntimeError, value or RuntimeError("interrupted"), trace)
+        self._open.clear()
+
+    def of(self, cell: Cell) -> CellRecorder:
+        """Return the tracked run of a training, opened where it is not."""
+        if cell not in self._open:
+            context = self.recorder.child(cell)
+            self._open[cell] = context, context.__enter__()
+        return self._open[cell][1]
+
+    def close(self, cell: Cell) -> None:
+        """End the tracked run of a training."""
+        context, _ = self._open.pop(cell)
+        context.__exit__(None, None, None)
+
+
+def _whole(material: Material) -> dict[str, Checkpoint]:
+    """Return the generators by name; none where each fold or block has its own, which nobody would use further."""
+    return {} if len(material.splits) > 1 else {name: point for (name, _, _), point in material.checkpoints().items()}
+
+
+def _arranged(records: Sequence[RunRecord], arms: Sequence[str]) -> dict[int, dict[str, list[RunRecord]]]:
+    runs: dict[int, dict[str, list[RunRecord]]] = {}
+    for labelled in sorted({r.labelled for r in records}):
+        runs[labelled] = {
+            arm: sorted((r for r in records if (r.labelled, r.arm) == (labelled, arm)), key=lambda r: (r.fold, r.seed))
+            for arm in arms
+        }
+    return runs
+
+
+def _summarise(material: Material, runs: Runs, plan: Mapping[str, Any]) -> list[SummaryRow]:
+    exploratory = frozenset(arm["name"] for arm in plan["arms"] if arm["exploratory"])
+    rows: list[SummaryRow] = []
+    for labelled, of_arms in runs.items():
+        used = material.block(labelled, 0).used
+        ratio = len(used["test"]) / len(used["training"])
+        question = Question(material.task, material.config.compare, material.config.seed, labelled, ratio, exploratory)
+        rows += summarise(of_arms, question)
+    return rows

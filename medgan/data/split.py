@@ -45,14 +45,16 @@ def split_cohort(cohort: Cohort, data: DataConfig) -> Split:
     """Split by patient, then take label and class from all but ``data.labelled`` training cases.
 
     Splits the source gives win (unless ``data.given_split`` is false); patients it gives none go to training.
-    Otherwise patients are drawn by ``data.split_seed``, in equal shares of every class. Where some patients are
+    Otherwise patients are drawn by ``data.split_seed``, in equal shares of every class; with ``data.folds`` always so,
+    and fold after fold of them is the test. Where some patients are
     annotated (with a class, where the cohort has classes, else with a label map), those who are not go to training:
     nothing can be tested on them.
 
     Raises:
         InputFault: a patient stands in two splits, or none is left for training.
     """
-    places = (_given(cohort) if data.given_split else {}) or _drawn(cohort, data)
+    given = _given(cohort) if data.given_split and data.folds is None else {}
+    places = given or _drawn(cohort, data)
     parts: dict[SplitName, list[Case]] = {"training": [], "validation": [], "test": []}
     for case in cohort.cases:
         parts[places[case.patient_id]].append(case)
@@ -114,12 +116,30 @@ def _drawn(cohort: Cohort, data: DataConfig) -> dict[str, SplitName]:
     places: dict[str, SplitName] = dict.fromkeys(by_patient, "training")
     if len(patients) < len(by_patient):
         logger.info("%s: %d patients without annotation go to training", cohort.source, len(by_patient) - len(patients))
-    order = _interleaved(patients, lambda patient: _class_of(by_patient[patient]), data.split_seed, "split")
-    tested = _share(len(order), data.test)
-    validated = _share(len(order), data.validation)
+    stratum: Callable[[str], str] = lambda patient: _class_of(by_patient[patient])  # noqa: E731
+    if data.folds is None:
+        order = _interleaved(patients, stratum, data.split_seed, "split")
+        tested = _share(len(order), data.test)
+    else:
+        order, tested = _fold_first(patients, stratum, data, cohort.source)
+    validated = _share(len(order) - (tested if data.folds else 0), data.validation)
     places.update(dict.fromkeys(order[:tested], "test"))
     places.update(dict.fromkeys(order[tested : tested + validated], "validation"))
     return places
+
+
+def _fold_first(
+    patients: list[str], stratum: Callable[[str], Hashable], data: DataConfig, source: Path
+) -> tuple[list[str], int]:
+    """Return the patients with those of ``data.fold`` first, and how many they are; every patient is in one fold."""
+    assert data.folds is not None
+    if len(patients) < data.folds:
+        reason = f"data.folds is {data.folds}, but there are {len(patients)} annotated patients"
+        raise InputFault(source, "TOO_FEW_PATIENTS", reason, "lower data.folds")
+    repeat, fold = divmod(data.fold, data.folds)
+    order = _interleaved(patients, stratum, data.split_seed, f"folds {repeat}")
+    start, stop = (round(len(order) * k / data.folds) for k in (fold, fold + 1))
+    return order[start:] + order[:start], stop - start
 
 
 def _share(count: int, share: float) -> int:
@@ -156,5 +176,7 @@ def _with_few_labels(cohort: Cohort, training: list[Case], data: DataConfig) -> 
         reason = f"data.labelled is {data.labelled}, but {len(annotated)} training cases are annotated"
         raise InputFault(cohort.source, "TOO_FEW_LABELLED", reason, "lower data.labelled")
     order = _interleaved(annotated, lambda case: case.class_name, data.split_seed, "labelled")
+    # Those with a label map first: a case that keeps its class alone is of no use to a segmentation.
+    order.sort(key=lambda case: case.label is None)
     kept = {case.case_id for case in order[: data.labelled]}
     return [case if case.case_id in kept else replace(case, label=None, class_name=None) for case in training]

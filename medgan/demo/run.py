@@ -79,7 +79,7 @@ def run_demo(output: Path) -> None:
     _section(console, 5, f"generate {SYNTHETIC_VOLUMES} synthetic volumes with label maps")
     console.print(str(generate(generator, manifest, output / "synthetic", count=SYNTHETIC_VOLUMES)))
 
-    arms, labelled = ", ".join(config.compare.arms), config.data.labelled
+    arms, labelled = ", ".join(map(str, config.compare.arms)), config.data.labelled
     _section(
         console, 6, f"compare: segmentation with {labelled} annotated patients; {arms}; {config.compare.seeds} seeds"
     )
@@ -104,7 +104,7 @@ def _config(output: Path) -> Config:
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"root": output / "cohort"}),
-            "compare": config.compare.model_copy(update={"checkpoint": output / "generator"}),
+            "compare": config.compare.model_copy(update={"checkpoint": str(output / "generator")}),
             "tracking": config.tracking.model_copy(update={"uri": f"sqlite:///{output / 'mlflow.db'}"}),
         }
     )

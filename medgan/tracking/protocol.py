@@ -214,7 +214,9 @@ def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]
 
 def recordable(config: Config) -> dict[str, Any]:
     """Return the configuration's settings without any path and without the store, whose URI may hold a password."""
-    settings: dict[str, Any] = to_jsonable_python(_without_paths(config.model_dump(exclude={"tracking"})))
+    # A generator is named by a folder or by a registry's URI, so its type is text.
+    left_out: dict[str, Any] = {"tracking": True, "compare": {"checkpoint", "generators"}}
+    settings: dict[str, Any] = to_jsonable_python(_without_paths(config.model_dump(exclude=left_out)))
     return settings
 
 

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from medgan.comparison.arms import build_arm
-from medgan.comparison.downstream import Cases, batch_indices, build_network, train_downstream, usable
+from medgan.comparison.arms import Arm, build_transform, choose_indices, parse_parts
+from medgan.comparison.downstream import score, train_downstream
+from medgan.comparison.networks import build_network
+from medgan.comparison.results import CurvePoint, Score
 from medgan.comparison.scoring import Task, classification_scores, headline, segmentation_scores
 from medgan.config import parse_config
 from medgan.data.cohort import Case
@@ -40,20 +41,36 @@ def item(index: int, *, bright_only: bool = False) -> Prepared:
     return Prepared(case, image, label, bright)
 
 
+@dataclass(frozen=True)
+class Cases:
+    training: list[Prepared]
+    validation: list[Prepared]
+    test: list[Prepared]
+
+
+@dataclass(frozen=True)
+class Result:
+    scores: list[Score]
+    headline: dict[str, float]
+    curve: tuple[CurvePoint, ...]
+
+
 def cases(**kind: bool) -> Cases:
     items = [item(i, **kind) for i in range(24)]
     return Cases(items[:8], items[8:14], items[14:])
 
 
-def arm(name: str, task: Task) -> Any:
-    return build_arm(name, task=task.kind, modality="mri", shape=SHAPE)
+def run(task: Task, known: Cases, arm_name: str, settings: Any, seed: int, on_step: Any = None) -> Result:
+    arm = Arm(arm_name, parse_parts(arm_name))
+    transform = build_transform(arm, task=task.kind, modality="mri", shape=SHAPE)
+    trained = train_downstream(task, known.training, known.validation, arm, transform, settings, seed, on_step)
+    scores = score(trained.network, known.test, task, "test")
+    return Result(scores, headline(scores, task, "test"), trained.curve)
 
 
 def test_segmentation_learns_to_find_a_cube() -> None:
     losses: list[float] = []
-    result = train_downstream(
-        SEGMENTATION, cases(), arm("none", SEGMENTATION), SETTINGS, 0, on_step=lambda _, v: losses.append(v["loss"])
-    )
+    result = run(SEGMENTATION, cases(), "none", SETTINGS, 0, lambda _, v: losses.append(v["loss"]))
     assert result.headline["dice/cube"] > 0.6
     assert losses[-1] < losses[0]
     assert len(losses) == 24
@@ -66,7 +83,7 @@ def test_segmentation_learns_to_find_a_cube() -> None:
 
 
 def test_classification_learns_bright_from_dark() -> None:
-    result = train_downstream(CLASSIFICATION, cases(bright_only=True), arm("none", CLASSIFICATION), SETTINGS, 0)
+    result = run(CLASSIFICATION, cases(bright_only=True), "none", SETTINGS, 0)
     assert result.headline["auc"] > 0.9
     assert 0 <= result.headline["brier"] < 0.5
 
@@ -75,9 +92,7 @@ def test_shuffled_classes_are_not_learned() -> None:
     # Which half of the test gets which class does not depend on the image, whatever the network has learned.
     shuffled = cases(bright_only=True)
     test = [replace(p, class_index=i % 2) for p in shuffled.test[::2] for i in (0, 1)]
-    result = train_downstream(
-        CLASSIFICATION, replace(shuffled, test=_renamed(test)), arm("none", CLASSIFICATION), SETTINGS, 0
-    )
+    result = run(CLASSIFICATION, replace(shuffled, test=_renamed(test)), "none", SETTINGS, 0)
     assert result.headline["auc"] == 0.5
 
 
@@ -87,8 +102,8 @@ def test_a_seed_gives_the_same_weights_and_order_in_every_arm(monkeypatch: pytes
         orders: list[list[int]] = []
         weights: list[torch.Tensor] = []
 
-        def remember(seed: int, step: int, n: int, batch: int, orders: Any = orders) -> list[int]:
-            orders.append(batch_indices(seed, step, n, batch))
+        def remember(*args: Any, orders: Any = orders) -> list[int]:
+            orders.append(choose_indices(*args))
             return orders[-1]
 
         def build(*args: Any, weights: Any = weights) -> torch.nn.Module:
@@ -96,11 +111,11 @@ def test_a_seed_gives_the_same_weights_and_order_in_every_arm(monkeypatch: pytes
             weights += [p.detach().clone() for p in network.parameters()]
             return network
 
-        monkeypatch.setattr("medgan.comparison.downstream.batch_indices", remember)
+        monkeypatch.setattr("medgan.comparison.downstream.choose_indices", remember)
         monkeypatch.setattr("medgan.comparison.downstream.build_network", build)
         torch.manual_seed(len(seen))
         settings = SETTINGS.model_copy(update={"steps": 3})
-        train_downstream(SEGMENTATION, cases(), arm(name, SEGMENTATION), settings, 5, arm=name)
+        run(SEGMENTATION, cases(), name, settings, 5)
         seen[name] = [orders, weights]
     assert seen["none"][0] == seen["classical"][0]
     assert all(torch.equal(a, b) for a, b in zip(seen["none"][1], seen["classical"][1], strict=True))
@@ -108,53 +123,16 @@ def test_a_seed_gives_the_same_weights_and_order_in_every_arm(monkeypatch: pytes
 
 def test_a_run_can_be_repeated_exactly() -> None:
     settings = SETTINGS.model_copy(update={"steps": 4})
-    first, second = (
-        train_downstream(SEGMENTATION, cases(), arm("classical", SEGMENTATION), settings, 1, arm="classical")
-        for _ in range(2)
-    )
+    first, second = (run(SEGMENTATION, cases(), "classical", settings, 1) for _ in range(2))
     # NaN of the absent structure is not equal to itself, its text is.
     assert repr(first.scores) == repr(second.scores)
-
-
-def test_another_seed_gives_other_weights_and_leaves_the_global_stream_alone() -> None:
-    torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    a, b = (next(build_network(SEGMENTATION, 1, 8, seed).parameters()) for seed in (0, 1))
-    assert not torch.equal(a, b)
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_order_goes_through_every_case_once_an_epoch() -> None:
-    epoch = [i for step in range(3) for i in batch_indices(0, step, 6, 2)]
-    assert sorted(epoch) == list(range(6))
-    assert batch_indices(0, 4, 6, 2) == batch_indices(0, 4, 6, 2)
-    assert sorted(batch_indices(0, 0, 3, 7)[:3]) == [0, 1, 2]
-    assert batch_indices(0, 0, 50, 10) != batch_indices(1, 0, 50, 10)
-
-
-@pytest.mark.parametrize("width", [4, 6, 16])
-@pytest.mark.parametrize("task", [SEGMENTATION, Task("classification", class_names=("a", "b", "c"))])
-def test_networks_of_any_width_take_any_channels(task: Task, width: int) -> None:
-    network = build_network(task, 2, width, 0)
-    out = network(torch.rand(2, 2, *SHAPE))
-    assert out.shape == ((2, 3, *SHAPE) if task.kind == "segmentation" else (2, 3))
 
 
 def test_a_loss_that_is_nan_stops_the_run_with_the_reason() -> None:
     broken = cases()
     broken.training[0].image[:] = math.nan
     with pytest.raises(TrainingFailure, match=r"nan at step 1 .*learning_rate"):
-        train_downstream(SEGMENTATION, broken, arm("none", SEGMENTATION), SETTINGS.model_copy(update={"batch": 8}), 0)
-
-
-def test_cases_without_annotation_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    every = [item(i).case for i in range(4)]
-    some = [replace(every[0], label=None), replace(every[1], class_name=None), *every[2:]]
-    assert [c.case_id for c in usable(some, SEGMENTATION, "training")] == ["c1", "c2", "c3"]
-    assert [c.case_id for c in usable(some, CLASSIFICATION, "training")] == ["c0", "c2", "c3"]
-    assert caplog.text.count("1 of 4 cases") == 2
+        run(SEGMENTATION, broken, "none", SETTINGS.model_copy(update={"batch": 8}), 0)
 
 
 def test_dice_and_distance_of_known_shapes() -> None:

@@ -166,3 +166,28 @@ def test_a_given_split_can_be_set_aside():
     cohort = _cohort([Case(f"c{i}", f"p{i}", (Path(f"{i}.nii"),), LABEL, None, "training") for i in range(20)])
     assert split_cohort(cohort, DataConfig()).test == ()
     assert len(split_cohort(cohort, DataConfig(given_split=False)).test) == 6
+
+
+def test_folds_test_every_patient_once_in_a_repeat_and_anew_in_the_next():
+    cohort = _classed(11, 12)
+    first = [{c.patient_id for c in split_cohort(cohort, DataConfig(folds=5, fold=k)).test} for k in range(5)]
+    assert sorted(patient for fold in first for patient in fold) == sorted(c.patient_id for c in cohort.cases)
+    assert {len(fold) for fold in first} <= {4, 5}
+    second = [{c.patient_id for c in split_cohort(cohort, DataConfig(folds=5, fold=k)).test} for k in range(5, 10)]
+    assert sum(map(len, second)) == 23
+    assert second != first
+
+
+def test_folds_keep_patients_apart_and_share_out_the_classes():
+    cohort = _classed(20, 20)
+    for k in range(4):
+        split = split_cohort(cohort, DataConfig(folds=4, fold=k, validation=0.2))
+        parts = [{c.patient_id for c in part} for part in (split.training, split.validation, split.test)]
+        assert len(set.union(*parts)) == sum(map(len, parts)) == 40
+        assert len(parts[1]) == 6
+        assert Counter(c.class_name for c in split.test) == {"a": 5, "b": 5}
+
+
+def test_more_folds_than_patients_are_refused():
+    with pytest.raises(InputFault, match="TOO_FEW_PATIENTS"):
+        split_cohort(_classed(2, 1), DataConfig(folds=5))

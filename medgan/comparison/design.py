@@ -1,0 +1,130 @@
+"""What a study consists of: arms (also repeated for generators and sweeps), blocks, folds, seeds – and so its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from medgan.comparison.arms import Arm, parse_parts
+from medgan.config import ArmConfig, CompareConfig, Config
+from medgan.errors import InputFault
+
+ALL_LABELLED = 0  # a block in which every annotated training case keeps its annotation
+SWEPT_PARTS = ("gan", "random-deformation")
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """The coordinates of one run.
+
+    Attributes:
+        labelled: training cases that keep label and class; 0 for all.
+        fold: of the cross-validation; 0 where the split is fixed.
+        seed: number of the paired seed.
+        arm: its name.
+    """
+
+    labelled: int
+    fold: int
+    seed: int
+    arm: str
+
+    @property
+    def coordinates(self) -> dict[str, Any]:
+        """The coordinates by name, in the order of the tables' columns."""
+        return {"arm": self.arm, "labelled": self.labelled, "fold": self.fold, "seed": self.seed}
+
+
+def expand_arms(compare: CompareConfig, name: str = "generator") -> tuple[Arm, ...]:
+    """Return the study's arms: those listed, repeated for every generator and every value of the sweep.
+
+    Args:
+        compare: the study's section.
+        name: of the generator, where there is only one and it has none.
+
+    Raises:
+        InputFault: an unknown part or generator, or a baseline that a sweep or several generators multiply.
+    """
+    arms: list[Arm] = []
+    for entry in compare.arms:
+        try:
+            arms += _own(entry, compare, name) if isinstance(entry, ArmConfig) else _listed(entry, compare, name)
+        except ValueError as error:
+            raise InputFault("compare.arms", "CONFIG_VALUE", str(error), "mend the list of arms") from error
+    names = [arm.name for arm in arms]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputFault("compare.arms", "CONFIG_VALUE", f"the arm {twice[0]!r} stands twice", "give each its own name")
+    if compare.baseline not in names:
+        reason = f"the baseline {compare.baseline!r} is repeated for several generators or the sweep"
+        raise InputFault("compare.baseline", "CONFIG_VALUE", reason, "choose an arm without a generator")
+    return tuple(arms)
+
+
+def _own(entry: ArmConfig, compare: CompareConfig, name: str) -> list[Arm]:
+    """Return the arm of a mapping."""
+    if entry.generator is not None and entry.generator not in compare.generators:
+        known = ", ".join(compare.generators) or "none"
+        raise ValueError(f"arm {entry.name!r}: no generator {entry.generator!r} in compare.generators (known: {known})")
+    arm = Arm(
+        entry.name,
+        parse_parts(entry.use),
+        entry.generator,
+        compare.gan.probability if entry.probability is None else entry.probability,
+        compare.gan.strength if entry.strength is None else entry.strength,
+        entry.transforms,
+    )
+    if arm.needs_generator and arm.generator is None and len(compare.generators) > 1:
+        raise ValueError(f"arm {arm.name!r}: say which generator of {', '.join(compare.generators)}")
+    return [replace(arm, generator=_only(compare, name))] if arm.needs_generator and arm.generator is None else [arm]
+
+
+def _listed(text: str, compare: CompareConfig, name: str) -> list[Arm]:
+    """Return the arms that a plain name stands for."""
+    arms = [Arm(text, parse_parts(text), None, compare.gan.probability, compare.gan.strength)]
+    if arms[0].needs_generator:
+        names = list(compare.generators) or [_only(compare, name)]
+        several = len(names) > 1
+        arms = [replace(a, name=f"{a.name} [{n}]" if several else a.name, generator=n) for a in arms for n in names]
+    if any(part in SWEPT_PARTS for part in arms[0].parts):
+        if compare.sweep.probability:
+            arms = [
+                replace(a, name=f"{a.name} p={p:g}", probability=p) for a in arms for p in compare.sweep.probability
+            ]
+        if compare.sweep.strength:
+            arms = [replace(a, name=f"{a.name} s={s:g}", strength=s) for a in arms for s in compare.sweep.strength]
+    return arms
+
+
+def _only(compare: CompareConfig, name: str) -> str:
+    return next(iter(compare.generators), name)
+
+
+def blocks(config: Config) -> tuple[int, ...]:
+    """Return the numbers of labelled cases, ascending; 0 (all) last."""
+    numbers = config.compare.labelled or (config.data.labelled or ALL_LABELLED,)
+    return tuple(sorted(set(numbers), key=lambda n: (n == ALL_LABELLED, n)))
+
+
+def folds(config: Config) -> range:
+    """Return the folds to run; one, of any number, where the split is fixed.
+
+    Raises:
+        InputFault: several splits without cross-validation.
+    """
+    if config.data.folds is None and config.compare.splits > 1:
+        reason = f"compare.splits is {config.compare.splits}, but the split is fixed"
+        raise InputFault("compare.splits", "CONFIG_VALUE", reason, "set data.folds=K for cross-validation")
+    return range(config.compare.splits)
+
+
+def all_cells(config: Config, arms: Sequence[Arm]) -> list[Cell]:
+    """Return every run, seed by seed, so that what is there of an interrupted study is paired."""
+    return [
+        Cell(labelled, fold, seed, arm.name)
+        for seed in range(config.compare.seeds)
+        for labelled in blocks(config)
+        for fold in folds(config)
+        for arm in arms
+    ]

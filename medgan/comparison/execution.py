@@ -1,0 +1,156 @@
+"""One run of a study: from its coordinates to its record, whatever process or machine it happens on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medgan.comparison.arms import Arm, build_transform
+from medgan.comparison.design import Cell
+from medgan.comparison.downstream import OnStep, predict, score, score_logits, train_downstream
+from medgan.comparison.material import Block, Material
+from medgan.comparison.results import RunRecord, Score, Split
+from medgan.comparison.scoring import headline
+from medgan.comparison.self_training import pseudo_label
+from medgan.data.loaders import Prepared
+from medgan.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a run gives.
+
+    Attributes:
+        record: figures of every case.
+        predictions: ``(N, *shape)`` uint8 label maps of the test cases; ``None`` where pictures need none.
+    """
+
+    record: RunRecord
+    predictions: NDArray[np.uint8] | None = None
+
+
+def execute(material: Material, cell: Cell, key: str, on_step: OnStep | None = None) -> Outcome:
+    """Run one arm with one seed in one block and fold.
+
+    Args:
+        material: cases and generators.
+        cell: which run.
+        key: of the run, see :meth:`Material.key`.
+        on_step: called after each update of the model that is tested.
+
+    Raises:
+        TrainingFailure: the loss became NaN or infinite.
+        InputFault: the researcher's own function, network or transforms are at fault.
+    """
+    config, task = material.config, material.task
+    arm, block = material.arms[cell.arm], material.block(cell.labelled, cell.fold)
+    seed = derive_seed(config.seed, "compare", cell.seed)
+    pictured = config.compare.pictures and task.kind == "segmentation" and cell.seed == 0 and cell.fold == 0
+    with threads(config.compare.threads):
+        training, teacher_seconds = _training_cases(material, arm, block, cell, seed)
+        transform = _transform(material, arm, cell)
+        held_out = {"test": block.used["test"], "external": material.external}
+        if config.compare.function is not None:
+            scores, seconds, maps = _own(material, arm, transform, training, block, held_out, seed)
+            curve: tuple[Any, ...] = ()
+        else:
+            trained = train_downstream(
+                task, training, block.used["validation"], arm, transform, config.compare, seed, on_step
+            )
+            curve, seconds = trained.curve, trained.seconds
+            scores = score(trained.network, block.used["validation"], task, "validation")
+            for split, cases in held_out.items():
+                scores += score(trained.network, cases, task, _split(split))
+            maps = [_label_maps(part) for part in predict(trained.network, block.used["test"])] if pictured else []
+    record = RunRecord(
+        key, cell.arm, cell.labelled, cell.fold, cell.seed, seconds, teacher_seconds,
+        headline(scores, task, "test"), curve, tuple(scores),
+    )  # fmt: skip
+    return Outcome(record, np.concatenate(maps) if pictured and maps else None)
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Compute with so many threads: they decide the last digits, so a run has its own number wherever it happens."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _transform(material: Material, arm: Arm, cell: Cell) -> Any:
+    return build_transform(
+        arm,
+        task=material.task.kind,
+        modality=material.config.data.modality,
+        shape=material.config.study_grid.shape,
+        sampler=material.sampler(arm, cell.labelled, cell.fold),
+        magnitudes=material.magnitudes(arm, cell.labelled, cell.fold),
+    )
+
+
+def _training_cases(material: Material, arm: Arm, block: Block, cell: Cell, seed: int) -> tuple[list[Prepared], float]:
+    """Return the cases to train on, and what a teacher cost who labelled some of them."""
+    labelled = list(block.used["training"])
+    if "self-training" not in arm.parts or not block.unlabelled:
+        return labelled, 0.0
+    settings = material.config.compare
+    others = tuple(part for part in arm.parts if part != "self-training")
+    teaching = replace(arm, parts=others)
+    transform = _transform(material, teaching, cell)
+    teacher = train_downstream(material.task, labelled, (), teaching, transform, settings, seed)
+    threshold = settings.confidence if material.task.kind == "classification" else None
+    further = pseudo_label(teacher.network, block.unlabelled, material.task, threshold=threshold)
+    return labelled + further, teacher.seconds
+
+
+def _own(
+    material: Material,
+    arm: Arm,
+    transform: Any,
+    training: Sequence[Prepared],
+    block: Block,
+    held_out: Mapping[str, Sequence[Prepared]],
+    seed: int,
+) -> tuple[list[Score], float, list[NDArray[np.uint8]]]:
+    """Let the researcher's own function train and predict."""
+    from medgan.comparison.own_function import TrainingSamples, load_function, run_own_function
+
+    task, settings = material.task, material.config.compare
+    tested = [case for cases in held_out.values() for case in cases]
+    samples = TrainingSamples(training, arm, transform, task, seed)
+    logits = run_own_function(
+        load_function(str(settings.function)), samples, block.used["validation"], tested, task,
+        seed=seed, steps=settings.steps,
+    )  # fmt: skip
+    scores: list[Score] = []
+    if block.used["validation"]:
+        scores += score_logits(logits.validation, block.used["validation"], task, "validation")
+    start = 0
+    for split, cases in held_out.items():
+        if cases:
+            scores += score_logits(logits.test[start : start + len(cases)], cases, task, _split(split))
+        start += len(cases)
+    maps = [_label_maps(logits.test[: len(held_out["test"])])] if task.kind == "segmentation" else []
+    return scores, logits.seconds, maps
+
+
+def _label_maps(logits: Tensor) -> NDArray[np.uint8]:
+    maps: NDArray[np.uint8] = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+    return maps
+
+
+def _split(name: str) -> Split:
+    return "external" if name == "external" else "test"

@@ -1,0 +1,134 @@
+"""The checks before a study's first step: nobody tested was trained on, and there is enough to train and to test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from medgan.checkpoint import Checkpoint
+from medgan.comparison.scoring import Task
+from medgan.config import Config
+from medgan.data.cohort import Case
+from medgan.data.loaders import Prepared
+from medgan.data.split import Split
+from medgan.errors import InputFault
+
+
+def require_no_leak(
+    split: Split,
+    hashes: Mapping[str, Sequence[str]],
+    source: Path,
+    checkpoints: Sequence[Checkpoint],
+    labelled: int = 0,
+) -> None:
+    """Refuse a study in which something that was trained on is tested on.
+
+    Args:
+        split: who is where.
+        hashes: SHA-256 of every case's images, by part.
+        source: the cohort.
+        checkpoints: the generators used with this split.
+        labelled: training cases that keep their class; 0 for all.
+
+    Raises:
+        InputFault: a validation or test case is, by case id, patient id or content, one that a generator was trained
+            with, or is byte for byte a training case; or a generator knew more classes than the study's models may.
+            The message counts; it names no patient.
+    """
+    held_out: list[Case] = [*split.validation, *split.test]
+    everybody = [case.patient_id for part in hashes for case in getattr(split, part)]
+    patient_of = dict(zip([h for of_part in hashes.values() for h in of_part], everybody, strict=True))
+    held_out_hashes = [*hashes["validation"], *hashes["test"]]
+    copies = set(hashes["training"]) & set(held_out_hashes)
+    if copies:
+        reason = f"{len(copies)} validation or test cases are byte for byte training cases"
+        raise InputFault(source, "LEAK", reason, "remove the copies or give them one patient id")
+    for checkpoint in checkpoints:
+        seen = checkpoint.origin.training_cases
+        patients = {str(c["patient_id"]) for c in seen}
+        if checkpoint.identifiers_withheld:
+            # From a registry: its patients are those of this cohort whose scans it has seen.
+            patients = {patient_of[c["content_sha256"]] for c in seen if c["content_sha256"] in patient_of}
+        found = {
+            "by patient id": patients & {c.patient_id for c in held_out},
+            "by case id": {str(c["case_id"]) for c in seen} & {c.case_id for c in held_out},
+            "by content": {str(c["content_sha256"]) for c in seen} & set(held_out_hashes),
+        }
+        if any(found.values()):
+            counts = ", ".join(f"{len(ids)} {how}" for how, ids in found.items())
+            reason = f"the generator was trained with cases of this study's validation or test ({counts})"
+            remedy = "train it with the same data section as the study, so that both split the patients alike"
+            raise InputFault(checkpoint.folder, "LEAK", reason, remedy)
+        theirs = checkpoint.config.data.labelled or 0
+        if checkpoint.origin.class_names and labelled and (theirs == 0 or theirs > labelled):
+            known = "all" if theirs == 0 else str(theirs)
+            reason = f"the generator was trained with {known} classes, the models of this study see {labelled}"
+            remedy = (
+                f"train it with data.labelled={labelled}, e.g. into a folder with {{labelled}} in compare.checkpoint"
+            )
+            raise InputFault(checkpoint.folder, "LEAK", reason, remedy)
+
+
+def require_no_copies(used: Mapping[str, Sequence[Prepared]], external: Sequence[Prepared], source: Path) -> None:
+    """Refuse one scan under two names or formats on both sides of the split: the same voxels on the grid.
+
+    Raises:
+        InputFault: a validation or test case has the voxels of a training case. The message counts.
+    """
+    training = {voxels_digest(p.image) for p in used["training"]}
+    held_out = [p for part in ("validation", "test") for p in used[part]] + list(external)
+    copies = sum(voxels_digest(p.image) in training for p in held_out)
+    if copies:
+        reason = f"{copies} validation or test cases have voxel for voxel the content of a training case"
+        raise InputFault(source, "LEAK", reason, "remove the copies or give them one patient id")
+
+
+def voxels_digest(image: Tensor) -> str:
+    """Return the SHA-256 of a volume on the grid in 8 bits: the same scan whatever its file's name, format or dtype."""
+    return hashlib.sha256(np.round(image.numpy() * 255).clip(0, 255).astype(np.uint8).tobytes()).hexdigest()
+
+
+def require_same_grid(checkpoint: Checkpoint, config: Config, channels: int) -> None:
+    """Refuse a generator that would take the study's samples for something else.
+
+    Raises:
+        InputFault: another number of channels, another intensity range, or another size of a voxel.
+    """
+    mine, theirs = config.study_grid, checkpoint.config.preprocess
+    remedy = "use the generator's preprocess section in the study, or train one with the study's"
+    if checkpoint.origin.channels != channels:
+        reason = f"the generator has {checkpoint.origin.channels} channels, the study's volumes {channels}"
+        raise InputFault(checkpoint.folder, "CHANNELS", reason, "train a generator with volumes like the study's")
+    if mine.intensity != theirs.intensity:
+        reason = f"0 and 1 mean other values to the generator ({theirs.intensity.kind}) than in the study"
+        raise InputFault(checkpoint.folder, "OTHER_INTENSITY", reason, remedy)
+    if theirs.fit == "crop" and (mine.fit, mine.spacing) != (theirs.fit, theirs.spacing):
+        reason = (
+            f"the generator's voxels are {theirs.spacing or 'as they come'} mm, the study's {mine.spacing} ({mine.fit})"
+        )
+        raise InputFault(checkpoint.folder, "OTHER_GRID", reason, remedy)
+
+
+def require_enough(cases: Mapping[str, Sequence[Case]], task: Task, source: Path, batch: int) -> None:
+    """Refuse a study that has too little to train or to test with.
+
+    Raises:
+        InputFault: no training case with a label map or class, no test case, or, for classification, fewer than two
+            classes or a batch of one (batch norm needs two).
+    """
+    need = "label map" if task.kind == "segmentation" else "class"
+    if not cases["training"]:
+        raise InputFault(source, "TOO_FEW_CASES", f"no training case has a {need}", "annotate cases")
+    if not cases["test"]:
+        raise InputFault(source, "NO_TEST", f"no test case has a {need}", "raise data.test or annotate more cases")
+    if task.kind == "classification":
+        if batch < 2:
+            raise InputFault("compare.batch", "CONFIG_VALUE", f"a batch of {batch} is too small", "set at least 2")
+        for part in ("training", "test"):
+            if len({case.class_name for case in cases[part]}) < 2:
+                reason = f"the {part} cases are all of one class"
+                raise InputFault(source, "ONE_CLASS", reason, "add cases, or choose another data.split_seed")
