@@ -260,7 +260,7 @@ class CompareConfig(Section):
     curve_points: int = Field(4, ge=1, description="validations along the steps, for the curve in the report")
     bootstrap: int = Field(2000, ge=100, description="resamples of patients and seeds for a confidence interval")
     threads: int = Field(1, ge=1, description="threads of a run: part of the plan, since they decide the last digits")
-    pictures: bool = Field(True, description="slices of worst cases and siblings in the report")
+    pictures: bool = Field(True, description="slices of patients in the report: worst cases, siblings")
 
     @model_validator(mode="after")
     def _fits_together(self) -> CompareConfig:

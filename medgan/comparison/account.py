@@ -27,9 +27,11 @@ def champion_of(rows: Sequence[Row], arms: Sequence[Row]) -> str | None:
 
     Args:
         rows: of summary.csv.
-        arms: of the plan, with ``name``, ``generator`` and ``exploratory``.
+        arms: of the plan, with ``name``, ``parts``, ``generator`` and ``exploratory``.
     """
-    generator = {arm["name"]: arm["generator"] for arm in arms if arm.get("generator") and not arm.get("exploratory")}
+    # A control made with the generator (random deformation) that gains shows that the learning did not matter.
+    learned = [arm for arm in arms if arm.get("generator") and "gan" in arm["parts"] and not arm.get("exploratory")]
+    generator = {arm["name"]: arm["generator"] for arm in learned}
     judged = [row for row in _judged(rows) if row["arm"] in generator]
     lost = {row["arm"] for row in judged if str(row["verdict"]).startswith("loss")}
     gains = [row for row in judged if row["verdict"] == "gain" and row["arm"] not in lost]

@@ -116,6 +116,10 @@ def folds(config: Config) -> range:
     if config.data.folds is None and config.compare.splits > 1:
         reason = f"compare.splits is {config.compare.splits}, but the split is fixed"
         raise InputFault("compare.splits", "CONFIG_VALUE", reason, "set data.folds=K for cross-validation")
+    if config.data.folds is not None and config.data.fold:
+        reason = f"data.fold is {config.data.fold}, but a study runs the folds from 0 to compare.splits - 1"
+        remedy = "leave data.fold out; name the generators by {fold} in compare.checkpoint"
+        raise InputFault("data.fold", "CONFIG_VALUE", reason, remedy)
     return range(config.compare.splits)
 
 

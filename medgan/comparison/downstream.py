@@ -84,32 +84,35 @@ def train_downstream(
 
     curve: list[CurvePoint] = []
     seconds = 0.0
-    for step in range(1, settings.steps + 1):
-        started = time.perf_counter()
-        network.train()
-        chosen = choose_indices(arm, seed, step - 1, classes, settings.batch)
-        with one_thread():
-            augmented = [transform(dict(samples[i])) for i in chosen]
-        images, targets = _collate(augmented, device)
-        optimiser.zero_grad(set_to_none=True)
-        loss = loss_of(network(images), targets)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            reason = f"the downstream loss became {value} at step {step} (arm {arm.name})"
-            raise TrainingFailure(f"{reason}; lower compare.learning_rate (now {settings.learning_rate:g})")
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
-        rate = optimiser.param_groups[0]["lr"]
-        optimiser.step()
-        schedule.step()
-        seconds += time.perf_counter() - started
-        record = {"loss": value, "learning_rate": rate}
-        if step in points and validation:
-            figures = headline(score(network, validation, task, "validation", distances=False), task, "validation")
-            curve.append(CurvePoint(step, task.metric, figures[task.metric]))
-            record |= {f"validation/{name}": figure for name, figure in figures.items()}
-        if on_step is not None:
-            on_step(step, record)
+    # Dropout and the like draw from torch's own stream: it too is a function of the seed.
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, "training"))
+        for step in range(1, settings.steps + 1):
+            started = time.perf_counter()
+            network.train()
+            chosen = choose_indices(arm, seed, step - 1, classes, settings.batch)
+            with one_thread():
+                augmented = [transform(dict(samples[i])) for i in chosen]
+            images, targets = _collate(augmented, device)
+            optimiser.zero_grad(set_to_none=True)
+            loss = loss_of(network(images), targets)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                reason = f"the downstream loss became {value} at step {step} (arm {arm.name})"
+                raise TrainingFailure(f"{reason}; lower compare.learning_rate (now {settings.learning_rate:g})")
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
+            rate = optimiser.param_groups[0]["lr"]
+            optimiser.step()
+            schedule.step()
+            seconds += time.perf_counter() - started
+            record = {"loss": value, "learning_rate": rate}
+            if step in points and validation:
+                figures = headline(score(network, validation, task, "validation", distances=False), task, "validation")
+                curve.append(CurvePoint(step, task.metric, figures[task.metric]))
+                record |= {f"validation/{name}": figure for name, figure in figures.items()}
+            if on_step is not None:
+                on_step(step, record)
     return Trained(network, tuple(curve), seconds)
 
 

@@ -96,13 +96,14 @@ def _pool(config: Config, cells: Sequence[tuple[Cell, str]], on_step: Progress, 
                 yield pending.pop(future), future.result()
     except BrokenProcessPool as error:
         raise TrainingFailure(
-            "a process of the study ended without a word, most likely for want of memory; finished runs are kept, "
-            "run the same command again, with --workers 1"
+            "a process of the study ended without a word, most likely for want of memory (or, in a script, for want of "
+            "`if __name__ == '__main__'`); finished runs are kept, run the same command again, with --workers 1"
         ) from error
     finally:
+        processes = list((getattr(pool, "_processes", None) or {}).values())  # shutdown forgets them
         pool.shutdown(wait=not pending, cancel_futures=True)
         if pending:
-            for process in list(getattr(pool, "_processes", {}).values()):
+            for process in processes:
                 process.terminate()
 
 
@@ -149,9 +150,16 @@ def _ray(config: Config, cells: Sequence[tuple[Cell, str]], workers: int | None)
         ) from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-    cores = int(ray.cluster_resources().get("CPU", 1))
-    number = min(workers or max(1, cores // config.compare.threads), len(cells))
-    remote = ray.remote(num_cpus=config.compare.threads)(_RayWorker)
+    threads = config.compare.threads
+    fit = sum(int(node["Resources"].get("CPU", 0)) // threads for node in ray.nodes() if node["Alive"])
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    fit = min(fit, gpus) if gpus else fit
+    if not fit:
+        reason = f"no node of the cluster has {threads} cores"
+        raise InputFault("--engine", "RAY_TOO_SMALL", reason, "lower compare.threads")
+    # No more actors than can be placed: one that waits for cores would keep its run forever.
+    number = min(workers or fit, fit, len(cells))
+    remote = ray.remote(num_cpus=threads, num_gpus=1 if gpus else 0)(_RayWorker)
     idle = [remote.remote(config) for _ in range(number)]
     waiting = list(cells)
     running: dict[Any, tuple[Cell, Any]] = {}

@@ -91,7 +91,9 @@ def _worst_cases(
         for name, found in maps.items():
             arrays[f"{key}/prediction/{name}"] = found[index]
         of_case = {name: means[name][index] for name in means if index in means[name]}
-        listed.append({"key": key, "number": index + 1, "block": block, "scores": of_case, "why": f"worst of {arm}"})
+        listed.append(
+            {"key": key, "number": index + 1, "block": block, "scores": of_case, "why": f"among the worst of {arm}"}
+        )
     return listed
 
 

@@ -82,7 +82,8 @@ class Material:
         self.external = self._open_external()
         for number, fold in self.splits:
             block = self.block(number, fold)
-            require_no_copies(block.used, self.external, self.cohort.source)
+            trained_on = (*block.used["training"], *block.unlabelled)  # by the generator or with pseudo-labels
+            require_no_copies({**block.used, "training": trained_on}, self.external, self.cohort.source)
             cases = {part: [p.case for p in block.used[part]] for part in PARTS}
             require_enough(cases, self.task, self.cohort.source, config.compare.batch)
         self._check_models()
@@ -253,6 +254,16 @@ class Material:
             hashes = {part: [self.image_digest(case) for case in getattr(split, part)] for part in PARTS}
             points = [p for (_, n, k), p in self.checkpoints().items() if (n, k) == (labelled, fold)]
             require_no_leak(split, hashes, self.cohort.source, points, labelled)
+            for point in points:
+                self._check_choice(point, split)
+
+    def _check_choice(self, point: Checkpoint, split: Split) -> None:
+        """Refuse a generator whose weights were chosen by patients who are tested here."""
+        theirs = split_cohort(self.cohort, point.config.data.model_copy(update={"labelled": None}))
+        chosen_by = {c.patient_id for c in theirs.validation} & {c.patient_id for c in split.test}
+        if theirs.digest == point.origin.split_digest and chosen_by:
+            reason = f"the generator was chosen by {len(chosen_by)} of this study's test patients"
+            raise InputFault(point.folder, "LEAK", reason, "train it with the same data section as the study")
 
 
 def make_task(config: Config, cohort: Cohort) -> Task:

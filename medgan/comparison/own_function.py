@@ -182,6 +182,7 @@ def run_own_function(
     started = time.perf_counter()
     try:
         with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(seed, "function"))
             given = function(training, known, unknown, seed=seed, steps=steps, task=task)
     except InputFault:
         raise

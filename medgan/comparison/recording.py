@@ -1,6 +1,7 @@
 """A study as it stands in the tracking store: one run for the study, below it one for each arm, block, fold and seed.
 
-What is recorded names no patient and no case: ``results.csv`` and the gallery stay in the output folder.
+What is recorded names no patient and no case: ``results.csv`` and the gallery's arrays stay in the
+output folder. The report goes along, and with ``compare.pictures`` it shows slices of some test and training cases.
 """
 
 from __future__ import annotations

@@ -96,9 +96,10 @@ def compare(
         summary = _summarise(material, runs, plan)
         write_results(output, records, failed)
         write_table(output / SUMMARY, [asdict(row) for row in summary], COLUMNS)
-        if config.compare.pictures:
+        if config.compare.pictures and records:
             save_gallery(output, material, runs)
-        write_report(output)
+        if records:
+            write_report(output)
         recorder.finish(output, _whole(material))
     lost = {arm for arm in material.arms if not any(r.arm == arm for r in records)}
     if lost:
@@ -134,7 +135,7 @@ def describe(config: Config, *, workers: int | None = None) -> str:
 
 def _warn_of_few_seeds(config: Config, comparisons: int) -> None:
     needed = seeds_needed(max(comparisons, 1))
-    if config.data.folds is None and config.compare.seeds < needed:
+    if config.compare.splits == 1 and config.compare.seeds < needed:
         logger.warning(
             "compare.seeds is %d: with %d comparisons no difference can be shown under %d seeds, however large",
             config.compare.seeds, comparisons, needed,
@@ -183,19 +184,23 @@ def _run_all(
             logger.info("%d finished runs of the same content were there already", reused)
         waiting = [(cell, keys[cell]) for cell in cells if cell not in records]
 
-        open_runs = _OpenRuns(recorder)
+        open_runs, ended = _OpenRuns(recorder), set[Cell]()
 
         def on_step(cell: Cell, step: int, values: Mapping[str, float]) -> None:
+            if cell in ended:  # a message that its run's end has overtaken
+                return
             table.step(cell, step, values)
             open_runs.of(cell).on_step(step, values)
 
         with open_runs:
             for cell, outcome in run_cells(material, waiting, on_step, engine=engine, workers=workers):
+                ended.add(cell)
                 if isinstance(outcome, Outcome):
                     record = outcome.record
-                    save_run(folder, record)
+                    # The record last: it is the mark that the run is whole.
                     if outcome.predictions is not None:
                         save_predictions(output / PREDICTIONS, cell, outcome.predictions)
+                    save_run(folder, record)
                     records[cell] = record
                     open_runs.of(cell).result(record.headline, record.seconds, record.teacher_seconds)
                     table.finish(cell, record.headline.get(metric))

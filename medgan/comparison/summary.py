@@ -42,7 +42,7 @@ class SummaryRow:
         structure: one structure or class; empty for all together.
         mean, low, high: with the 95 % interval.
         difference, difference_low, difference_high: to the baseline, paired.
-        p: exact sign-flip over seeds; in cross-validation the corrected t-test of Nadeau and Bengio.
+        p: exact sign-flip over seeds; in cross-validation the corrected t-test of Nadeau and Bengio over folds.
         p_holm: ``p`` adjusted for the number of arms.
         p_wilcoxon: over patients, secondary.
         p_corrected: Nadeau and Bengio's, where there are folds.
@@ -137,7 +137,7 @@ def _rows(runs: Runs, question: Question, split: str, metric: str, structure: st
             question.labelled, split, arm, metric, structure, own.mean, own.low, own.high,
             replicates=len(records),
             patients=len({s.patient_id for r in records for s in r.scores if s.split == split}),
-            missing=_missing(records[0], metric, split, structure),
+            missing=sum(_missing(r, metric, split, structure) for r in records if r.seed == records[0].seed),
             seconds=sum(r.seconds + r.teacher_seconds for r in records) / len(records),
             exploratory=arm in question.exploratory,
         )  # fmt: skip
@@ -194,11 +194,14 @@ class _Figure:
         rng = numpy_generator(self.question.seed, "flip", row.arm)
         p = sign_flip(np.array([np.mean(by_run[[r.seed == s for r in own]]) for s in seeds]), rng)
         p_corrected, detectable = math.nan, math.nan
-        if len({r.fold for r in own}) > 1:
-            corrected = nadeau_bengio(by_run, self.question.test_to_train)
-            p = p_corrected = corrected.p
+        folds = sorted({r.fold for r in own})
+        if len(folds) > 1:
+            # A fold is one split, however many seeds were run on it: they share its training and test patients.
+            of_folds = [by_run[[r.fold == k for r in own]] for k in folds]
+            by_fold = np.array([v[np.isfinite(v)].mean() if np.isfinite(v).any() else math.nan for v in of_folds])
+            p = p_corrected = nadeau_bengio(by_fold, self.question.test_to_train).p
             if power:
-                detectable = _corrected_power(by_run, self.question.test_to_train, comparisons)
+                detectable = _corrected_power(by_fold[np.isfinite(by_fold)], self.question.test_to_train, comparisons)
         elif power:
             detectable = self._detectable(own, other, comparisons)
         return replace(
@@ -317,6 +320,8 @@ def _corrected_power(differences: Array, test_to_train: float, comparisons: int,
     from scipy import stats
 
     count = len(differences)
+    if count < 2:
+        return math.inf
     error = math.sqrt((1 / count + test_to_train) * float(np.var(differences, ddof=1)))
     quantile = partial(stats.t.ppf, df=count - 1)
     return float((quantile(1 - 0.025 / comparisons) + quantile(power)) * error)

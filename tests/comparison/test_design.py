@@ -78,3 +78,9 @@ def test_several_splits_need_folds() -> None:
     settings = config(splits=3)
     with pytest.raises(InputFault, match=r"compare\.splits"):
         all_cells(settings, expand_arms(settings.compare))
+
+
+def test_a_fold_of_its_own_is_not_taken_for_the_study() -> None:
+    settings = config({"folds": 5, "fold": 3})
+    with pytest.raises(InputFault, match=r"data\.fold"):
+        all_cells(settings, expand_arms(settings.compare))

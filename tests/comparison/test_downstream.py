@@ -128,6 +128,14 @@ def test_a_run_can_be_repeated_exactly() -> None:
     assert repr(first.scores) == repr(second.scores)
 
 
+def test_dropout_is_a_function_of_the_seed_too() -> None:
+    network = {"name": "UNet", "arguments": {"channels": [4, 8], "strides": [2], "dropout": 0.5}}
+    settings = parse_config({"compare": {"steps": 2, "batch": 2, "curve_points": 1, "network": network}}).compare
+    first = run(SEGMENTATION, cases(), "none", settings, 1)
+    torch.rand(7)  # whatever was drawn from the global stream before
+    assert repr(run(SEGMENTATION, cases(), "none", settings, 1).scores) == repr(first.scores)
+
+
 def test_a_loss_that_is_nan_stops_the_run_with_the_reason() -> None:
     broken = cases()
     broken.training[0].image[:] = math.nan

@@ -281,14 +281,16 @@ def test_without_a_store_the_same_calls_do_nothing(output: Path, checkpoint_fold
         ([row("gan", "gain", 0.03, structure="anterior")], None),
         ([row("none", "gain", 0.03)], None),
         ([row("late", "gain", 0.03)], None),
+        ([row("control", "gain", 0.03)], None),
         ([], None),
     ],
 )
 def test_only_a_gain_on_the_test_makes_a_champion(rows: list[dict[str, object]], champion: str | None) -> None:
     arms = [
         *PLAN["arms"],
-        {"name": "other", "generator": "other-gan"},
-        {"name": "late", "generator": "late-gan", "exploratory": True},
+        {"name": "other", "parts": ["gan"], "generator": "other-gan"},
+        {"name": "control", "parts": ["random-deformation"], "generator": "dagan"},
+        {"name": "late", "parts": ["gan"], "generator": "late-gan", "exploratory": True},
     ]
     assert champion_of(rows, arms) == champion
 

@@ -200,21 +200,26 @@ def _evaluation(study: FinishedStudy) -> str:
     return " ".join(words)
 
 
+def _primary_test(plan: Mapping[str, Any]) -> str:
+    if plan["splits"] > 1:
+        return "two-sided corrected resampled t-test over folds and seeds (Nadeau and Bengio 2003)"
+    return "two-sided exact sign-flip permutation test over seeds"
+
+
 def _statistics(study: FinishedStudy) -> str:
     plan, compare = study.plan, study.plan["compare"]
     margin = float(compare["margin"])
     tests = [
         f"Differences to the baseline were paired by patient and replicate. 95 % confidence intervals: percentile "
         f"bootstrap with {compare['bootstrap']} resamples, patients and seeds resampled independently (Owen 2007).",
-        "Primary test: two-sided exact sign-flip permutation test over replicates, adjusted for "
-        f"{plural(len(study.others), 'comparison')} by Holm's method (1979).",
+        f"Primary test: {_primary_test(plan)}, adjusted for {plural(len(study.others), 'comparison')} by Holm's method "
+        "(1979).",
         "Secondary: Wilcoxon signed-rank test over patients.",
     ]
-    if plan["folds"]:
-        tests.append("For cross-validation also the corrected resampled t-test (Nadeau and Bengio 2003).")
     reach = f", and the difference reached {figure(margin, plan['metric'])}" if margin else ""
     tests.append(
-        f"A gain was declared only where the interval excluded 0, the adjusted p was below 0.05{reach}; with fewer "
+        "A gain was declared only where the interval, at 95 % for all comparisons together (Bonferroni), excluded 0 "
+        f"and the adjusted p was below 0.05{reach}; with fewer "
         "than 6 replicates no verdict was given."
     )
     tests.append(
