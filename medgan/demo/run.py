@@ -148,11 +148,13 @@ def _figure(report: Mapping[str, Any], path: str) -> str:
 def _print_summary(console: Console, path: Path) -> None:
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    table = Table(box=None, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name)
+    table = Table("arm", "Dice", "difference", "95 % interval", "shown", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(_short(value) for value in row.values()))
+        if (row["metric"], row["structure"], row["split"]) != ("dice", "", "test"):
+            continue
+        interval = f"{_short(row['difference_low'])} to {_short(row['difference_high'])}" if row["verdict"] else ""
+        difference = _short(row["difference"]) if row["verdict"] else "baseline"
+        table.add_row(row["arm"], _short(row["mean"]), difference, interval, row["verdict"])
     console.print(table)
 
 
