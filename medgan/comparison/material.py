@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medgan.checkpoint import Checkpoint, library_versions
+from medgan.checkpoint import Checkpoint, file_digest, library_versions
 from medgan.comparison.arms import Arm
 from medgan.comparison.components import build_components
 from medgan.comparison.design import ALL_LABELLED, Cell, blocks, expand_arms, folds
@@ -146,7 +146,8 @@ class Material:
 
     def case_digest(self, case: Case) -> str:
         """Return the SHA-256 of a case's images, label map and class, as they count in its block."""
-        label = "" if case.label is None else self._once(str(case.label), lambda: _file_digest(case.label))
+        path = case.label
+        label = "" if path is None else self._once(str(path), lambda: _label_digest(path))
         return digest_of([self.image_digest(case), label, case.class_name, case.patient_id])
 
     def image_digest(self, case: Case) -> str:
@@ -317,11 +318,9 @@ def _folder(pattern: str | None, labelled: int, fold: int, arms: Any) -> str:
     return folder
 
 
-def _file_digest(path: Path | None) -> str:
-    assert path is not None
+def _label_digest(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise InputFault(
             path, "UNREADABLE", f"it cannot be read ({error.strerror})", "check that it is there"
