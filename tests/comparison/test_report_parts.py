@@ -20,11 +20,12 @@ from medgan.comparison.report.derived import (
     replicate_values,
     sweeps,
 )
-from medgan.comparison.report.finished import Cell, FinishedStudy, Replicate, ScoreLine, SummaryLine, read_study
+from medgan.comparison.report.finished import Cell, FinishedStudy, Replicate, ScoreLine, read_study
 from medgan.comparison.report.sprites import image_sprite, layout_of, outline_sprite
+from medgan.comparison.summary import SummaryRow
 
 PLAN = plan_of(Recipe(), arms_of(Recipe()))
-ROW = SummaryLine(
+ROW = SummaryRow(
     labelled=0, split="test", arm="gan", metric="dice", structure="", mean=0.83, low=0.81, high=0.85, difference=0.02,
     difference_low=0.01, difference_high=0.03, p=0.008, p_holm=0.03, p_wilcoxon=0.01, p_corrected=math.nan,
     verdict="gain", replicates=8, patients=24, missing=0, seconds=45.0, detectable=0.012, exploratory=False,

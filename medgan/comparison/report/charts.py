@@ -20,8 +20,9 @@ from medgan.comparison.report.derived import (
     sweeps,
 )
 from medgan.comparison.report.figures import Estimate
-from medgan.comparison.report.finished import FinishedStudy, SummaryLine
+from medgan.comparison.report.finished import FinishedStudy
 from medgan.comparison.report.words import METRICS, SPACE, block_name, figure, plural, signed
+from medgan.comparison.summary import SummaryRow
 
 FIGURES = "figures"
 PARAMETERS = {"probability": "share of samples replaced", "strength": "1: as learned"}
@@ -211,7 +212,7 @@ class Charts:
         return Chart(title, caption, f"{caption} {'; '.join(words)}.", file, png)
 
 
-def _difference(row: SummaryLine) -> Estimate:
+def _difference(row: SummaryRow) -> Estimate:
     return Estimate(row.difference, row.difference_low, row.difference_high)
 
 

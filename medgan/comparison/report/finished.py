@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medgan.comparison.results import CURVE, PLAN, RESULTS, SUMMARY, read_table
+from medgan.comparison.summary import SummaryRow
 from medgan.errors import InputFault
 
 RUNS = "runs.csv"
@@ -65,34 +66,6 @@ class RunLine:
 
 
 @dataclass(frozen=True)
-class SummaryLine:
-    """A row of ``summary.csv``; NaN where a figure does not apply, infinity where nothing could have been seen."""
-
-    labelled: int
-    split: str
-    arm: str
-    metric: str
-    structure: str
-    mean: float
-    low: float
-    high: float
-    difference: float
-    difference_low: float
-    difference_high: float
-    p: float
-    p_holm: float
-    p_wilcoxon: float
-    p_corrected: float
-    verdict: str
-    replicates: int
-    patients: int
-    missing: int
-    seconds: float
-    detectable: float
-    exploratory: bool
-
-
-@dataclass(frozen=True)
 class FinishedStudy:
     """All that a report is made of.
 
@@ -109,7 +82,7 @@ class FinishedStudy:
     sha256: str
     earlier: Sequence[str]
     plan: Mapping[str, Any]
-    summary: Sequence[SummaryLine]
+    summary: Sequence[SummaryRow]
     runs: Sequence[RunLine]
     scores: Mapping[Cell, Sequence[ScoreLine]]
     curves: Mapping[Cell, Sequence[CurveLine]]
@@ -134,7 +107,7 @@ class FinishedStudy:
         """Labelled cases of each block of the learning curve, ascending; all (0) comes last."""
         return sorted({int(n) for n in self.plan["labelled"]} or {0}, key=lambda n: n or math.inf)
 
-    def rows(self, labelled: int, metric: str, split: str = "test", structure: str | None = "") -> list[SummaryLine]:
+    def rows(self, labelled: int, metric: str, split: str = "test", structure: str | None = "") -> list[SummaryRow]:
         """Rows of the summary in the arms' order; ``structure`` None gives those of single structures or classes."""
         order = {arm: i for i, arm in enumerate(self.arms)}
         chosen = [
@@ -171,7 +144,7 @@ def read_study(output: Path) -> FinishedStudy:
             sha256=str(frozen["sha256"]),
             earlier=[str(digest) for digest in frozen.get("earlier", [])],
             plan=frozen["plan"],
-            summary=[_summary_line(row) for row in read_table(output / SUMMARY)],
+            summary=[_summary_row(row) for row in read_table(output / SUMMARY)],
             runs=list(_runs(output / RUNS)),
             scores=scores,
             curves={cell: sorted(points, key=lambda point: point.step) for cell, points in curves.items()},
@@ -193,9 +166,9 @@ def _cell(row: Mapping[str, str]) -> Cell:
     return Cell(row["arm"], int(row["labelled"]), int(row["fold"]), int(row["seed"]))
 
 
-def _summary_line(row: Mapping[str, str]) -> SummaryLine:
+def _summary_row(row: Mapping[str, str]) -> SummaryRow:
     values: dict[str, Any] = {}
-    for field in fields(SummaryLine):
+    for field in fields(SummaryRow):
         text = row[field.name]
         if field.name in WORDS:
             values[field.name] = text
@@ -205,7 +178,7 @@ def _summary_line(row: Mapping[str, str]) -> SummaryLine:
             values[field.name] = text.strip().lower() in ("true", "1", "1.0")
         else:
             values[field.name] = _number(text)
-    return SummaryLine(**values)
+    return SummaryRow(**values)
 
 
 def _number(text: str) -> float:

@@ -15,11 +15,12 @@ from medgan.checkpoint import write_atomically
 from medgan.comparison.report import words
 from medgan.comparison.report.charts import Charts
 from medgan.comparison.report.claim import claim_items
-from medgan.comparison.report.finished import FinishedStudy, SummaryLine, read_study
+from medgan.comparison.report.finished import FinishedStudy, read_study
 from medgan.comparison.report.methods import methods
 from medgan.comparison.report.record import runs_table, times
 from medgan.comparison.report.viewer import Pictures, read_pictures
 from medgan.comparison.results import REPORT
+from medgan.comparison.summary import SummaryRow
 
 TEMPLATES = Path(__file__).with_name("templates")
 MARKDOWN = "report.md"
@@ -111,7 +112,7 @@ class Table:
     """Metrics beside each other: rows are (structure or class, arm, its line for each metric, None where missing)."""
 
     metrics: Sequence[tuple[str, str, str]]
-    rows: Sequence[tuple[str, str, Sequence[SummaryLine | None]]]
+    rows: Sequence[tuple[str, str, Sequence[SummaryRow | None]]]
 
 
 def _table(
@@ -122,7 +123,7 @@ def _table(
     found = {metric: rows for metric, rows in found.items() if rows}
     if not found:
         return None
-    places: dict[tuple[str, str], dict[str, SummaryLine]] = {}
+    places: dict[tuple[str, str], dict[str, SummaryRow]] = {}
     for metric, rows in found.items():
         for row in rows:
             places.setdefault((row.structure, row.arm), {})[metric] = row
@@ -134,7 +135,7 @@ def _table(
     )
 
 
-def _overview(study: FinishedStudy) -> list[tuple[str, list[tuple[words.Finding, SummaryLine] | None]]]:
+def _overview(study: FinishedStudy) -> list[tuple[str, list[tuple[words.Finding, SummaryRow] | None]]]:
     """Each arm's finding in each block, where there are several blocks."""
     if len(study.blocks) < 2:
         return []
@@ -146,7 +147,7 @@ def _overview(study: FinishedStudy) -> list[tuple[str, list[tuple[words.Finding,
     return [(arm, [found.get((arm, labelled)) for labelled in study.blocks]) for arm in study.others]
 
 
-def _scale(rows: Sequence[SummaryLine], margin: float) -> Callable[[float], float] | None:
+def _scale(rows: Sequence[SummaryRow], margin: float) -> Callable[[float], float] | None:
     """Return the place of a difference on the axis of a block's intervals, in percent; None where there is none."""
     ends = [
         end for row in rows for end in (row.difference_low, row.difference_high, row.difference) if math.isfinite(end)

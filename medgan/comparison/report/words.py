@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medgan.comparison.report.finished import FinishedStudy, SummaryLine
+from medgan.comparison.report.finished import FinishedStudy
 from medgan.comparison.statistics import SEEDS_FOR_A_VERDICT
+from medgan.comparison.summary import SummaryRow
 
 MINUS, UNKNOWN, TIMES = "\u2212", "\u2013", " \u00d7 "
 # What must not be torn apart at the end of a line.
@@ -141,7 +142,7 @@ def replicates_planned(plan: Mapping[str, Any]) -> str:
     return f"{seeds} on one fixed split by patient"
 
 
-def finding(row: SummaryLine, plan: Mapping[str, Any]) -> Finding:
+def finding(row: SummaryRow, plan: Mapping[str, Any]) -> Finding:
     """Say what one arm's difference shows; a reader in a hurry reads only this."""
     metric, baseline = row.metric, plan["compare"]["baseline"]
     numbers = (
@@ -156,13 +157,13 @@ def finding(row: SummaryLine, plan: Mapping[str, Any]) -> Finding:
     return Finding(row.arm, kind, verdict, numbers, " ".join(_meaning(row, plan, kind)))
 
 
-def _kind(row: SummaryLine) -> str:
+def _kind(row: SummaryRow) -> str:
     if row.exploratory or "exploratory" in row.verdict:
         return "exploratory"
     return {"gain": "gain", "loss": "loss"}.get(row.verdict, "none")
 
 
-def _meaning(row: SummaryLine, plan: Mapping[str, Any], kind: str) -> list[str]:
+def _meaning(row: SummaryRow, plan: Mapping[str, Any], kind: str) -> list[str]:
     metric, margin = row.metric, float(plan["compare"]["margin"])
     if kind == "exploratory":
         few = row.replicates < SEEDS_FOR_A_VERDICT
@@ -194,7 +195,7 @@ def _meaning(row: SummaryLine, plan: Mapping[str, Any], kind: str) -> list[str]:
     return [reason, "This does not say that there is no gain."]
 
 
-def detectable(rows: Sequence[SummaryLine]) -> str:
+def detectable(rows: Sequence[SummaryRow]) -> str:
     """What difference to the baseline a block of the study could have seen, in one sentence."""
     known = [row.detectable for row in rows if not math.isnan(row.detectable)]
     if not known:
