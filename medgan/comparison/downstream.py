@@ -24,6 +24,8 @@ from medgan.seeding import derive_seed
 OnStep = Callable[[int, Mapping[str, float]], None]
 WEIGHT_DECAY = 1e-4
 GRADIENT_NORM = 5.0
+# Channels last: on a CPU the backward pass of convolutions with few channels takes a third of the time.
+LAYOUT = torch.channels_last_3d
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,8 @@ def train_downstream(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     channels, *shape = training[0].image.shape
-    network = build_network(task, channels, network_settings(settings), seed, (shape[0], shape[1], shape[2])).to(device)
+    network = build_network(task, channels, network_settings(settings), seed, (shape[0], shape[1], shape[2]))
+    network = network.to(device).to(memory_format=LAYOUT)  # type: ignore[call-overload]
     loss_of = _loss(task, training, arm, device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=WEIGHT_DECAY)
     # A single step has no cycle to go through.
@@ -129,7 +132,8 @@ def predict(network: nn.Module, prepared: Sequence[Prepared], batch: int = 8) ->
     network.eval()
     device = next(network.parameters()).device
     for start in range(0, len(prepared), batch):
-        yield network(torch.stack([p.image for p in prepared[start : start + batch]]).to(device))
+        images = torch.stack([p.image for p in prepared[start : start + batch]])
+        yield network(images.to(device=device, memory_format=LAYOUT))
 
 
 def score(
@@ -183,7 +187,7 @@ def _collate(samples: Sequence[Mapping[str, Any]], device: torch.device) -> tupl
     """Return ``(B, C, D, H, W)`` images and ``(B, 1, D, H, W)`` label maps or ``(B,)`` classes, plain tensors."""
     from medgan.comparison.composition import plain
 
-    images = torch.stack([plain(s["image"]) for s in samples]).to(device)
+    images = torch.stack([plain(s["image"]) for s in samples]).to(device=device, memory_format=LAYOUT)
     if "label" in samples[0]:
         return images, torch.stack([plain(s["label"]) for s in samples]).to(device, torch.int64)
     return images, torch.tensor([s["target"] for s in samples], device=device)
