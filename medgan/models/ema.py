@@ -13,7 +13,8 @@ class MovingAverage:
 
     Args:
         network: the network to follow.
-        halflife: samples seen after which the past weighs one half.
+        halflife: samples seen after which the past weighs one half; early on, when there is little past to speak of
+            but the random start, a twentieth of what has been seen (Karras et al. 2020, StyleGAN2-ADA).
     """
 
     def __init__(self, network: nn.Module, halflife: float) -> None:
@@ -21,9 +22,9 @@ class MovingAverage:
         self.halflife = halflife
 
     @torch.no_grad()
-    def update(self, network: nn.Module, samples: int) -> None:
-        """Move towards ``network`` after a step on ``samples`` samples."""
-        weight = 1 - 0.5 ** (samples / self.halflife)
+    def update(self, network: nn.Module, samples: int, seen: int) -> None:
+        """Move towards ``network`` after a step on ``samples`` samples, ``seen`` of them so far."""
+        weight = 1 - 0.5 ** (samples / min(self.halflife, max(seen / 20, 1e-8)))
         for mine, new in zip(self.average.parameters(), network.parameters(), strict=True):
             mine.lerp_(new.detach().to(mine), weight)
         for kept, buffer in zip(self.average.buffers(), network.buffers(), strict=True):

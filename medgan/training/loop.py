@@ -229,7 +229,8 @@ class _Trainer:
         more, fakes = generator_step(self.generator, self.discriminator, batch, config, rng, self.fabric.backward)
         self.discriminator.requires_grad_(True)
         self.optimizer_g.step()
-        self.state.average.update(self.state.networks["generator"], config.batch)
+        seen = (step + 1) * config.batch
+        self.state.average.update(self.state.networks["generator"], config.batch, seen)
         self._remember(sources, fakes)
         return figures | more
 

@@ -83,5 +83,5 @@ def test_the_moving_average_is_halfway_after_its_halflife() -> None:
     average = MovingAverage(network, halflife=8)
     torch.nn.init.ones_(network.weight)
     for _ in range(4):
-        average.update(network, samples=2)
+        average.update(network, samples=2, seen=10**6)
     assert float(average.average.weight) == pytest.approx(0.5)
