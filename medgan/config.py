@@ -173,7 +173,16 @@ class TrainingConfig(Section):
 
 
 ArmPart = Literal[
-    "none", "classical", "gan", "identity", "random-deformation", "duplicate", "self-training", "oversample"
+    "none",
+    "classical",
+    "gan",
+    "identity",
+    "random-deformation",
+    "duplicate",
+    "self-training",
+    "consensus",
+    "random-consensus",
+    "oversample",
 ]
 
 
@@ -230,7 +239,8 @@ class CompareConfig(Section):
         ("none", "classical", "gan", "classical+gan"),
         min_length=1,
         description="arms, each against `baseline`: parts joined by + (none, classical, gan, identity, "
-        "random-deformation, duplicate, self-training, oversample), or a mapping with a name",
+        "random-deformation, duplicate, self-training, consensus, random-consensus, oversample), or a mapping with a "
+        "name",
     )
     baseline: str = Field("classical", description="arm the others are compared with")
     sweep: SweepConfig = SweepConfig()
@@ -255,6 +265,7 @@ class CompareConfig(Section):
     confidence: float = Field(
         0.9, ge=0, lt=1, description="self-training, classification: pseudo-labels from this probability on"
     )
+    consensus: int = Field(4, ge=1, description="consensus: siblings of a scan the teacher is asked about, beside it")
     preprocess: PreprocessConfig | None = Field(None, description="grid of the downstream model; none: the generator's")
     gan: AugmentConfig = AugmentConfig()
     curve_points: int = Field(4, ge=1, description="validations along the steps, for the curve in the report")

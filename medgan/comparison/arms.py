@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from medgan.sampler import Sampler
 
 PARTS: tuple[str, ...] = get_args(ArmPart)
-GENERATOR_PARTS = ("gan", "identity", "random-deformation")
+GENERATOR_PARTS = ("gan", "identity", "random-deformation", "consensus", "random-consensus")
+TEACHER_PARTS = ("self-training", "consensus", "random-consensus")
+RANDOM_PARTS = ("random-deformation", "random-consensus")  # made with the generator's magnitudes
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,12 @@ class Arm:
             - ``random-deformation``: a control with the magnitudes of the generator, drawn at random.
             - ``duplicate``: a control in which another real case of the class takes the sibling's place.
             - ``self-training``: further cases with pseudo-labels (:mod:`medgan.comparison.self_training`).
+            - ``consensus``: the same with pseudo-labels on which the teacher's answers for siblings of the scan agree.
+            - ``random-consensus``: its control, with random fields of the generator's magnitudes for siblings.
             - ``oversample``: every class is drawn equally often (classification).
         generator: name of the generator, where a study has several.
         probability: share of samples that ``gan``, ``identity``, ``random-deformation`` and ``duplicate`` replace.
-        strength: of ``gan`` and ``random-deformation``; 0 is the identity, 1 what was learned.
+        strength: of every part made with a generator but ``identity``; 0 is the identity, 1 what was learned.
         transforms: further transforms by ``_target_``, see :mod:`medgan.comparison.components`.
 
     Raises:
@@ -211,13 +215,21 @@ def _require_parts(parts: Sequence[str]) -> None:
             raise ValueError(f"an arm has no part {part!r}; known: {', '.join(PARTS)}")
     if len(set(parts)) != len(parts):
         raise ValueError(f"an arm has each part once, got {'+'.join(parts)}")
+    teachers = [part for part in parts if part in TEACHER_PARTS]
+    if len(teachers) > 1:
+        raise ValueError(f"an arm has one teacher, got {'+'.join(teachers)}")
     if "none" in parts and len(parts) > 1:
         raise ValueError(f"none stands alone, got {'+'.join(parts)}")
 
 
 def _modes(modality: Modality, keys: int) -> tuple[str, ...]:
     """Interpolation of image and label map; binary shapes stay binary, as in the classical arm and in the test."""
-    return ("nearest" if modality == "mask" else "bilinear", "nearest")[:keys]
+    return (image_mode(modality), "nearest")[:keys]
+
+
+def image_mode(modality: Modality) -> str:
+    """Return the interpolation of images."""
+    return "nearest" if modality == "mask" else "bilinear"
 
 
 def _another(index: int, classes: np.ndarray, rng: np.random.Generator) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import get_track_meta
 from monai.transforms import MapTransform, RandomizableTransform
@@ -14,9 +13,7 @@ from torch import Tensor
 
 from medgan.comparison.composition import plain
 from medgan.comparison.magnitudes import Magnitudes
-from medgan.data.preprocess import Scale
-from medgan.models.fields import without_folds
-from medgan.sampler import Parameters, Recipe, known_affine, render, render_label
+from medgan.sampler import Recipe, render, render_label
 
 
 class RandMatchedDeformationd(RandomizableTransform, MapTransform):
@@ -79,13 +76,6 @@ class RandMatchedDeformationd(RandomizableTransform, MapTransform):
             d[key] = convert_to_dst_type(make(recipe, plain(value), mode), value)[0]
         return d
 
-    @torch.no_grad()
     def recipe(self, img: Tensor) -> Recipe:
         """Return what was drawn last, bound to the voxels of ``img`` ``(C, X, Y, Z)``."""
-        preprocessing = self.magnitudes.preprocessing
-        shape = preprocessing.config.shape
-        fields, displacement = without_folds(self.magnitudes.draw(self._seed).scaled(self.strength), shape)
-        matrix = preprocessing.grid_map(tuple(img.shape[1:]), known_affine(img))
-        zero = torch.zeros(img.shape[0], 1, 1, 1)
-        parameters = Parameters(self._seed, 0, self.strength, None, "")
-        return Recipe(fields, displacement, matrix, Scale(zero, zero + 1), shape, parameters)
+        return self.magnitudes.recipe(img, self._seed, self.strength)

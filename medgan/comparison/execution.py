@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from medgan.comparison.arms import Arm, build_transform
+from medgan.comparison.arms import TEACHER_PARTS, Arm, build_transform, image_mode
 from medgan.comparison.design import Cell
 from medgan.comparison.downstream import OnStep, predict, score, score_logits, train_downstream
 from medgan.comparison.material import Block, Material
 from medgan.comparison.results import RunRecord, Score, Split
 from medgan.comparison.scoring import headline
-from medgan.comparison.self_training import pseudo_label
+from medgan.comparison.self_training import Predict, consensus_predictions, plain_predictions, pseudo_label
 from medgan.data.loaders import Prepared
+from medgan.sampler import Recipe
 from medgan.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -104,16 +106,37 @@ def _transform(material: Material, arm: Arm, cell: Cell) -> Any:
 def _training_cases(material: Material, arm: Arm, block: Block, cell: Cell, seed: int) -> tuple[list[Prepared], float]:
     """Return the cases to train on, and what a teacher cost who labelled some of them."""
     labelled = list(block.used["training"])
-    if "self-training" not in arm.parts or not block.unlabelled:
+    teaching = replace(arm, parts=tuple(part for part in arm.parts if part not in TEACHER_PARTS))
+    if teaching.parts == arm.parts or not block.unlabelled:
         return labelled, 0.0
     settings = material.config.compare
-    others = tuple(part for part in arm.parts if part != "self-training")
-    teaching = replace(arm, parts=others)
+    started = time.perf_counter()
     transform = _transform(material, teaching, cell)
     teacher = train_downstream(material.task, labelled, (), teaching, transform, settings, seed)
+    predict = _predictions(material, arm, cell, teacher.network, seed)
     threshold = settings.confidence if material.task.kind == "classification" else None
-    further = pseudo_label(teacher.network, block.unlabelled, material.task, threshold=threshold)
-    return labelled + further, teacher.seconds
+    further = pseudo_label(predict, block.unlabelled, material.task, threshold=threshold)
+    return labelled + further, time.perf_counter() - started
+
+
+def _predictions(material: Material, arm: Arm, cell: Cell, teacher: nn.Module, seed: int) -> Predict:
+    """Return how the arm's teacher labels a scan: by the scan, its siblings, or randomly deformed copies."""
+    if "self-training" in arm.parts:
+        return plain_predictions(teacher)
+    count = material.config.compare.consensus
+    sampler = material.sampler(arm, cell.labelled, cell.fold)
+    magnitudes = material.magnitudes(arm, cell.labelled, cell.fold)
+
+    def recipes(case: Prepared) -> list[Recipe]:
+        noise = derive_seed(seed, "consensus", case.case.case_id)
+        if "random-consensus" in arm.parts:
+            assert magnitudes is not None
+            return [magnitudes.recipe(case.image, derive_seed(noise, i), arm.strength) for i in range(count)]
+        assert sampler is not None
+        drawn = (sampler.draw(noise, i, arm.strength) for i in range(count))
+        return [sampler.recipe(case.image, parameters, None, (0.0, 1.0)) for parameters in drawn]
+
+    return consensus_predictions(teacher, recipes, image_mode(material.config.data.modality))
 
 
 def _own(

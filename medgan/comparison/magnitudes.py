@@ -11,19 +11,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import fft
 from torch import Tensor
 
-from medgan.data.preprocess import Preprocessing
+from medgan.data.preprocess import Preprocessing, Scale
 from medgan.models.fields import Fields, without_folds
+from medgan.sampler import Parameters, Recipe, Sampler, known_affine
 from medgan.seeding import derive_seed, torch_generator
-
-if TYPE_CHECKING:
-    from medgan.sampler import Sampler
 
 # Folding and the way from velocity to displacement are not linear, so the size is corrected a few times.
 CORRECTIONS = 3
@@ -101,6 +99,16 @@ class Magnitudes:
         generators[0, :3, :3] = rotation - rotation.T + stretch + stretch.triu(1).T
         generators[0, :3, 3] = torch.randn(3, generator=generator) * self.shift
         return Fields(velocity, generators, gain, offset, texture)
+
+    @torch.no_grad()
+    def recipe(self, image: Tensor, seed: int, strength: float) -> Recipe:
+        """Return a draw as a recipe for ``image`` ``(C, X, Y, Z)``, values in 0..1, without folds."""
+        shape = self.preprocessing.config.shape
+        fields, displacement = without_folds(self.draw(seed).scaled(strength), shape)
+        matrix = self.preprocessing.grid_map(tuple(image.shape[1:]), known_affine(image))
+        zero = torch.zeros(image.shape[0], 1, 1, 1)
+        parameters = Parameters(seed, 0, strength, None, "")
+        return Recipe(fields, displacement, matrix, Scale(zero, zero + 1), shape, parameters)
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures of the report: RMS over components and control points, smoothness along R, A, S."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medgan.checkpoint import Checkpoint, file_digest, library_versions
-from medgan.comparison.arms import Arm
+from medgan.comparison.arms import RANDOM_PARTS, Arm
 from medgan.comparison.components import build_components
 from medgan.comparison.design import ALL_LABELLED, Cell, blocks, expand_arms, folds
 from medgan.comparison.downstream import network_settings
@@ -35,7 +35,7 @@ DECISIVE = ("medgan", "torch", "monai")  # of the libraries these decide the fig
 MAGNITUDE_VOLUMES, MAGNITUDE_DRAWS = 32, 4
 # What of compare decides a run; the rest says which runs there are and what is made of them.
 OF_A_RUN = (
-    "task", "steps", "batch", "learning_rate", "width", "network", "confidence", "curve_points", "threads",
+    "task", "steps", "batch", "learning_rate", "width", "network", "confidence", "consensus", "curve_points", "threads",
 )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ class Material:
 
     def magnitudes(self, arm: Arm, labelled: int, fold: int) -> Magnitudes | None:
         """Return how large the fields of the arm's generator are on the training cases, for the random control."""
-        if "random-deformation" not in arm.parts:
+        if not any(part in RANDOM_PARTS for part in arm.parts):
             return None
         key = str(arm.generator), labelled, fold
         if key not in self._magnitudes:

@@ -54,6 +54,7 @@ def test_parts_are_read_in_the_order_written() -> None:
         ("", "''"),
         ("none+gan", "none stands alone"),
         ("gan+gan", "each part once"),
+        ("self-training+consensus", "one teacher"),
     ],
 )
 def test_parts_that_are_none_are_refused(text: str, word: str) -> None:
@@ -71,10 +72,11 @@ def test_an_arm_out_of_range_is_refused(changes: dict[str, Any], word: str) -> N
 
 
 def test_only_generator_parts_need_a_generator() -> None:
-    assert {part for part in PARTS if Arm(part, (part,)).needs_generator} == {"gan", "identity", "random-deformation"}
+    expected = {"gan", "identity", "random-deformation", "consensus", "random-consensus"}
+    assert {part for part in PARTS if Arm(part, (part,)).needs_generator} == expected
 
 
-@pytest.mark.parametrize("parts", ["none", "duplicate", "self-training"])
+@pytest.mark.parametrize("parts", ["none", "duplicate", "self-training", "consensus"])
 def test_arms_without_transforms_leave_samples_alone(parts: str) -> None:
     assert all(same(outputs(parts), [{k: v for k, v in sample().items() if k != "class"}] * 12))
 

@@ -35,6 +35,8 @@ PARTS: Mapping[str, str] = {
     "identity": "the generator at strength 0 (control: changes nothing)",
     "random-deformation": "random deformations and appearance changes as large as the generator's (control)",
     "duplicate": "copies of real training cases in place of siblings (control)",
+    "consensus": "pseudo-labels on the unlabelled training scans, on which a teacher's answers for siblings agree",
+    "random-consensus": "the same with randomly deformed copies for siblings (control: no learning)",
     "self-training": "pseudo-labels on the unlabelled training scans (control: no generator)",
     "oversample": "each class drawn equally often",
 }
