@@ -14,6 +14,7 @@ from medgan.comparison.results import REPORT
 from medgan.tracking import Dataset
 
 Row = Mapping[str, Any]
+LEARNED_PARTS = ("gan", "consensus")
 PARTS = ("training", "validation", "test", "external")
 # What of the plan is neither a setting nor read well as a parameter: it stands in tags, data sets and the description.
 NOT_PARAMS = ("arms", "cohort", "cohort_folds", "flow", "generators", "split_digests", "machine", "name")
@@ -30,7 +31,8 @@ def champion_of(rows: Sequence[Row], arms: Sequence[Row]) -> str | None:
         arms: of the plan, with ``name``, ``parts``, ``generator`` and ``exploratory``.
     """
     # A control made with the generator (random deformation) that gains shows that the learning did not matter.
-    learned = [arm for arm in arms if arm.get("generator") and "gan" in arm["parts"] and not arm.get("exploratory")]
+    planned = [arm for arm in arms if arm.get("generator") and not arm.get("exploratory")]
+    learned = [arm for arm in planned if any(part in LEARNED_PARTS for part in arm["parts"])]
     generator = {arm["name"]: arm["generator"] for arm in learned}
     judged = [row for row in _judged(rows) if row["arm"] in generator]
     lost = {row["arm"] for row in judged if str(row["verdict"]).startswith("loss")}
@@ -74,7 +76,7 @@ def describe(plan: Mapping[str, Any], digest: str, rows: Sequence[Row]) -> str:
         difference = p = ""
         if math.isfinite(row["difference"]):
             difference = f"{row['difference']:+.3f} ({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
-            p = f"{row['p_holm']:.3f}"
+            p = f"{row['p_holm']:.3f}" if math.isfinite(row["p_holm"]) else ""
         verdict = row["verdict"] or "baseline"
         lines.append(f"| {row['arm']} | {row['labelled'] or 'all'} | {own} | {difference} | {p} | {verdict} |")
     cohort = plan["cohort"]

@@ -73,6 +73,16 @@ class Arm:
         return any(part in GENERATOR_PARTS for part in self.parts)
 
 
+def is_check(arm: Arm, baseline: Arm) -> bool:
+    """Return whether an arm must equal the baseline: it differs from it by the identity alone.
+
+    Such an arm checks the study's machinery; it is no comparison that anything is claimed of.
+    """
+    rest = tuple(part for part in arm.parts if part != "identity")
+    same = set(rest or ("none",)) == set(baseline.parts or ("none",))
+    return "identity" in arm.parts and same and arm.transforms == baseline.transforms
+
+
 def parse_parts(text: str) -> tuple[str, ...]:
     """Return the parts of an arm written with ``+`` between them, e.g. ``classical+gan``.
 

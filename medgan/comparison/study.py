@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from medgan.checkpoint import Checkpoint
+from medgan.comparison.arms import is_check
 from medgan.comparison.design import Cell, all_cells
 from medgan.comparison.engines import EngineName, default_workers, run_cells
 from medgan.comparison.execution import Outcome, execute
@@ -89,7 +90,8 @@ def compare(
     digest, plan = freeze(make_plan(material), output)
     tracker = open_tracker(config.tracking) if tracker is None else tracker
     cells = all_cells(config, list(material.arms.values()))
-    _warn_of_few_seeds(config, len(material.arms) - 1)
+    added = sum(arm["exploratory"] for arm in plan["arms"])
+    _warn_of_few_seeds(config, len(material.arms) - 1 - len(_checks(material)) - added)
     with StudyRecorder(tracker, plan, digest) as recorder:
         records, failed, reused = _run_all(material, cells, output, recorder, engine, workers)
         runs = _arranged(records, list(material.arms))
@@ -260,12 +262,25 @@ def _arranged(records: Sequence[RunRecord], arms: Sequence[str]) -> dict[int, di
     return runs
 
 
+def _checks(material: Material) -> frozenset[str]:
+    baseline = material.arms[material.config.compare.baseline]
+    return frozenset(name for name, arm in material.arms.items() if is_check(arm, baseline))
+
+
 def _summarise(material: Material, runs: Runs, plan: Mapping[str, Any]) -> list[SummaryRow]:
     exploratory = frozenset(arm["name"] for arm in plan["arms"] if arm["exploratory"])
     rows: list[SummaryRow] = []
     for labelled, of_arms in runs.items():
         used = material.block(labelled, 0).used
         ratio = len(used["test"]) / len(used["training"])
-        question = Question(material.task, material.config.compare, material.config.seed, labelled, ratio, exploratory)
+        question = Question(
+            material.task,
+            material.config.compare,
+            material.config.seed,
+            labelled,
+            ratio,
+            exploratory,
+            _checks(material),
+        )
         rows += summarise(of_arms, question)
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -28,6 +28,8 @@ from medgan.config import CompareConfig
 from medgan.seeding import numpy_generator
 
 Runs = Mapping[str, Sequence[RunRecord]]
+SAME, NOT_SAME = "identical", "NOT IDENTICAL"
+"""Verdicts of a check: every figure of every patient equals the baseline's, or not."""
 NOTHING = Interval(math.nan, math.nan, math.nan)
 
 
@@ -46,7 +48,7 @@ class SummaryRow:
         p_holm: ``p`` adjusted for the number of arms.
         p_wilcoxon: over patients, secondary.
         p_corrected: Nadeau and Bengio's, where there are folds.
-        verdict: in words, of the primary metric of the test.
+        verdict: in words, of the primary metric of the test; of a check :data:`SAME` or :data:`NOT_SAME`.
         replicates: seeds, or seeds × folds.
         patients: tested.
         missing: case × structure figures that no mean includes, because the truth lacks the structure.
@@ -94,7 +96,16 @@ def decision_level(comparisons: int) -> float:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of the runs of one block."""
+    """What is asked of the runs of one block.
+
+    Attributes:
+        task, settings: of the study.
+        seed: of resamples.
+        labelled: the block.
+        test_to_train: test patients over training patients, for Nadeau and Bengio.
+        exploratory: arms added after the plan was frozen.
+        checks: arms that must equal the baseline (:func:`~medgan.comparison.arms.is_check`).
+    """
 
     task: Task
     settings: CompareConfig
@@ -102,6 +113,16 @@ class Question:
     labelled: int
     test_to_train: float
     exploratory: frozenset[str] = frozenset()
+    checks: frozenset[str] = frozenset()
+
+    def family(self, arm: str, arms: Collection[str]) -> tuple[str, ...]:
+        """Return the comparisons that an arm's figures are adjusted for, the arm's own among them.
+
+        Arms of the frozen plan are adjusted for each other: what is added later cannot take a finding away from them.
+        An added one is adjusted for all. Checks claim nothing and are in no family.
+        """
+        left_out = {self.baseline, *self.checks} | (set() if arm in self.exploratory else self.exploratory)
+        return tuple(other for other in arms if other not in left_out)
 
     @property
     def baseline(self) -> str:
@@ -144,18 +165,24 @@ def _rows(runs: Runs, question: Question, split: str, metric: str, structure: st
         if arm != question.baseline:
             pairs = _paired(records, runs.get(question.baseline, ()))
             if pairs[0]:
-                row = figure.compared(row, *pairs, power=primary, comparisons=max(len(runs) - 1, 1))
+                family = question.family(arm, runs)
+                row = figure.compared(
+                    row, *pairs, power=primary and arm not in question.checks, comparisons=len(family)
+                )
         rows[arm] = row
-    adjusted = dict(zip(rows, _adjusted([row.p for row in rows.values()]), strict=True))
+    adjusted = {arm: _adjusted(arm, rows, question) for arm in rows}
     higher = METRICS[question.task.kind][metric]
     for arm, row in rows.items():
         words = ""
         if primary and arm != question.baseline and math.isfinite(row.difference):
             pairs = _paired(runs[arm], runs[question.baseline])
-            difference = figure.interval(*pairs, level=decision_level(len(rows) - 1))
-            words = verdict(
-                difference, adjusted[arm], row.replicates, higher_is_better=higher, margin=question.settings.margin
-            )
+            if arm in question.checks:
+                words = SAME if figure.equal(*pairs) else NOT_SAME
+            else:
+                difference = figure.interval(*pairs, level=decision_level(len(question.family(arm, rows))))
+                words = verdict(
+                    difference, adjusted[arm], row.replicates, higher_is_better=higher, margin=question.settings.margin
+                )
         rows[arm] = replace(row, p_holm=adjusted[arm], verdict=words)
     return list(rows.values())
 
@@ -216,6 +243,11 @@ class _Figure:
             detectable=detectable,
         )
 
+    def equal(self, own: Sequence[RunRecord], other: Sequence[RunRecord]) -> bool:
+        """Return whether all figures of all cases are the same in both arms."""
+        of = partial(_figures_of, split=self.split)
+        return all(of(a) == of(b) for a, b in zip(own, other, strict=True))
+
     def _of_set(self) -> SetMetric | None:
         return set_metric(self.metric, self.question.task, self.structure, self.question.settings.sensitivity)
 
@@ -252,6 +284,11 @@ class _Figure:
             level=decision_level(comparisons),
         )
         return math.inf if found.difference is None else found.difference
+
+
+def _figures_of(record: RunRecord, split: str) -> list[tuple[str, str, str, str]]:
+    # As text: NaN, of a structure that is not there, equals itself.
+    return sorted((s.case_id, s.metric, s.structure, repr(s.value)) for s in record.scores if s.split == split)
 
 
 def patient_differences(
@@ -302,10 +339,10 @@ def _paired(own: Sequence[RunRecord], other: Sequence[RunRecord]) -> tuple[list[
     return [mine[c] for c in common], [theirs[c] for c in common]
 
 
-def _adjusted(p_values: Sequence[float]) -> list[float]:
-    known = [p for p in p_values if math.isfinite(p)]
-    adjusted = iter(holm(known))
-    return [next(adjusted) if math.isfinite(p) else math.nan for p in p_values]
+def _adjusted(arm: str, rows: Mapping[str, SummaryRow], question: Question) -> float:
+    """Return an arm's p by Holm, over its family."""
+    family = [other for other in question.family(arm, rows) if math.isfinite(rows[other].p)]
+    return holm([rows[other].p for other in family])[family.index(arm)] if arm in family else math.nan
 
 
 def _missing(record: RunRecord, metric: str, split: str, structure: str) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,36 @@ def test_a_run_without_its_pair_is_left_out() -> None:
     row = rows(runs)["gan"]
     assert row.replicates == 7
     assert row.difference == pytest.approx(0.03, abs=0.003)
+
+
+def judged(runs: dict[str, list[RunRecord]], **sets: frozenset[str]) -> dict[str, SummaryRow]:
+    settings = parse_config({"compare": {"arms": list(runs), "baseline": "classical", "bootstrap": 200}})
+    found = summarise(runs, Question(TASK, settings.compare, 0, 0, 0.25, **sets))
+    return {r.arm: r for r in found if (r.metric, r.structure) == ("dice", "")}
+
+
+def test_a_check_is_identical_or_not_and_takes_nothing_from_the_comparisons() -> None:
+    runs = study(0.03)
+    alone = judged(runs)["gan"]
+    runs["same"] = [replace(r, arm="same") for r in runs["classical"]]
+    found = judged(runs, checks=frozenset({"same"}))
+    assert found["same"].verdict == "identical"
+    assert math.isnan(found["same"].p_holm)
+    assert math.isinf(found["same"].detectable) or math.isnan(found["same"].detectable)
+    assert found["gan"] == alone
+    changed = replace(runs["same"][0].scores[0], value=0.5)
+    runs["same"][0] = replace(runs["same"][0], scores=(changed, *runs["same"][0].scores[1:]))
+    assert judged(runs, checks=frozenset({"same"}))["same"].verdict == "NOT IDENTICAL"
+
+
+def test_an_arm_added_later_takes_nothing_from_the_plan_and_is_adjusted_for_all() -> None:
+    runs = study(0.03)
+    alone = judged(runs)["gan"]
+    runs["late"] = [replace(r, arm="late") for r in study(0.03)["gan"]]
+    found = judged(runs, exploratory=frozenset({"late"}))
+    assert found["gan"] == alone
+    assert found["late"].p_holm == pytest.approx(2 * found["late"].p)
+    assert judged(runs)["gan"].p_holm == pytest.approx(2 * alone.p)
 
 
 def test_in_cross_validation_a_fold_counts_once_whatever_its_seeds() -> None:

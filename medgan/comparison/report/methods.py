@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -206,14 +207,21 @@ def _primary_test(plan: Mapping[str, Any]) -> str:
     return "two-sided exact sign-flip permutation test over seeds"
 
 
+def _comparisons(study: FinishedStudy) -> int:
+    """Return how many arms of the frozen plan are compared; checks and arms added later are not among them."""
+    planned = {arm["name"] for arm in study.plan["arms"] if not arm["exploratory"]}
+    rows = study.rows(study.blocks[0], study.plan["metric"])
+    return sum(row.arm in planned and math.isfinite(row.p_holm) for row in rows)
+
+
 def _statistics(study: FinishedStudy) -> str:
     plan, compare = study.plan, study.plan["compare"]
     margin = float(compare["margin"])
     tests = [
         f"Differences to the baseline were paired by patient and replicate. 95 % confidence intervals: percentile "
         f"bootstrap with {compare['bootstrap']} resamples, patients and seeds resampled independently (Owen 2007).",
-        f"Primary test: {_primary_test(plan)}, adjusted for {plural(len(study.others), 'comparison')} by Holm's method "
-        "(1979).",
+        f"Primary test: {_primary_test(plan)}, adjusted for {plural(_comparisons(study), 'comparison')} by Holm's "
+        "method (1979).",
         "Secondary: Wilcoxon signed-rank test over patients.",
     ]
     reach = f", and the difference reached {figure(margin, plan['metric'])}" if margin else ""

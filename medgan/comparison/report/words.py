@@ -9,7 +9,7 @@ from typing import Any
 
 from medgan.comparison.report.finished import FinishedStudy
 from medgan.comparison.statistics import SEEDS_FOR_A_VERDICT
-from medgan.comparison.summary import SummaryRow
+from medgan.comparison.summary import NOT_SAME, SAME, SummaryRow
 
 MINUS, UNKNOWN, TIMES = "\u2212", "\u2013", " \u00d7 "
 # What must not be torn apart at the end of a line.
@@ -147,9 +147,10 @@ def replicates_planned(plan: Mapping[str, Any]) -> str:
 def finding(row: SummaryRow, plan: Mapping[str, Any]) -> Finding:
     """Say what one arm's difference shows; a reader in a hurry reads only this."""
     metric, baseline = row.metric, plan["compare"]["baseline"]
+    adjusted = "" if math.isnan(row.p_holm) else f"; Holm-adjusted {p_equals(row.p_holm)}"
     numbers = (
         f"{metric_name(plan, metric)} {figure(row.mean, metric)}: {signed(row.difference, metric)} against {baseline} "
-        f"({CI} {interval(row.difference_low, row.difference_high, metric)}; Holm-adjusted {p_equals(row.p_holm)})."
+        f"({CI} {interval(row.difference_low, row.difference_high, metric)}{adjusted})."
     )
     kind = _kind(row)
     verdict = row.verdict
@@ -160,6 +161,8 @@ def finding(row: SummaryRow, plan: Mapping[str, Any]) -> Finding:
 
 
 def _kind(row: SummaryRow) -> str:
+    if row.verdict in (SAME, NOT_SAME):
+        return "none" if row.verdict == SAME else "loss"
     if row.exploratory or "exploratory" in row.verdict:
         return "exploratory"
     return {"gain": "gain", "loss": "loss"}.get(row.verdict, "none")
@@ -167,6 +170,10 @@ def _kind(row: SummaryRow) -> str:
 
 def _meaning(row: SummaryRow, plan: Mapping[str, Any], kind: str) -> list[str]:
     metric, margin = row.metric, float(plan["compare"]["margin"])
+    if row.verdict == SAME:
+        return ["A check of the study's machinery: at strength 0 every figure of every patient is the baseline's own."]
+    if row.verdict == NOT_SAME:
+        return ["At strength 0 nothing may change, yet figures differ: do not trust this study before it is known why."]
     if kind == "exploratory":
         few = row.replicates < SEEDS_FOR_A_VERDICT
         why = (
