@@ -103,6 +103,9 @@ class ModelConfig(Section):
         16, ge=4, le=256, multiple_of=4, description="channels at half resolution; doubled at each level"
     )
     basis: int = Field(16, ge=0, le=256, description="learned constant fields at the coarsest level that z can weigh")
+    batch_diversity: bool = Field(
+        False, description="the discriminator sees how much the pairs of its batch differ (against mode collapse)"
+    )
     max_velocity: float = Field(
         0.08, ge=0, le=0.5, description="bound of the velocity field, as a share of each axis' length"
     )
@@ -153,6 +156,12 @@ class TrainingConfig(Section):
     appearance_spread: float = Field(
         0.04, ge=0, description="mode seeking: wanted RMS distance of two z's appearance, 0 to 1 range"
     )
+    pair: float = Field(
+        0.0, ge=0, description="weight of rebuilding a patient from another by encoded noise (cVAE-GAN); 0: none"
+    )
+    pair_divergence: float = Field(
+        0.02, ge=0, description="weight, within it, of the encoded noise's divergence from a standard normal"
+    )
     smoothness: float = Field(1.0, ge=0, description="weight of the bending of the displacement field")
     appearance_smoothness: float = Field(1.0, ge=0, description="weight of the gradient of the gain and offset fields")
     magnitude: float = Field(0.02, ge=0, description="weight of the mean squared displacement and appearance change")
@@ -160,6 +169,14 @@ class TrainingConfig(Section):
     augment: float = Field(
         0.8, ge=0, le=1, description="probability of the differentiable augmentation, alike on real and fake"
     )
+    augment_target: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="adaptive augmentation: the discriminator's lead over chance (2 accuracy - 1) "
+        "above which the probability rises from `augment`, and below which it falls; none: fixed",
+    )
+    augment_pairs: int = Field(3000, ge=1, description="adaptive augmentation: pairs seen while it goes from 0 to 1")
     instance_noise: float = Field(
         0.02, ge=0, description="SD of the noise added to every volume the discriminator sees"
     )

@@ -20,8 +20,11 @@ from medgan.models.blocks import DownBlock
 class Discriminator(nn.Module):
     """Scores pairs, with class projection (Miyato & Koyama 2018, arXiv:1802.05637).
 
+    With ``config.batch_diversity`` it also sees how much the pairs of its batch differ (Karras et al. 2018,
+    arXiv:1710.10196): a generator that makes the same of every volume gives itself away.
+
     Args:
-        config: widths.
+        config: widths, batch diversity.
         channels: image channels.
         classes: number of classes; class index ``classes`` means unknown.
     """
@@ -34,7 +37,8 @@ class Discriminator(nn.Module):
         )
         self.pair = nn.Conv3d(3 * 4 * w, 4 * w, 1)
         self.down = nn.Conv3d(4 * w, 4 * w, 3, stride=2, padding=1)
-        self.dense = nn.Linear(2 * 4 * w, 4 * w)
+        self.batch_diversity = config.batch_diversity
+        self.dense = nn.Linear(2 * 4 * w + config.batch_diversity, 4 * w)
         self.score = nn.Linear(4 * w, 1)
         self.projection = nn.Embedding(classes + 1, 4 * w)
 
@@ -50,7 +54,14 @@ class Discriminator(nn.Module):
         h = F.leaky_relu(self.pair(torch.cat([a, b, b - a], dim=1)), 0.2)
         h = F.leaky_relu(self.down(h), 0.2)
         pooled = torch.cat([h.mean(dim=(2, 3, 4)), h.amax(dim=(2, 3, 4))], dim=1)
+        if self.batch_diversity:
+            pooled = torch.cat([pooled, _diversity(h).expand(len(h), 1)], dim=1)
         features = F.leaky_relu(self.dense(pooled), 0.2)
         projected = (self.projection(class_index) * features).sum(dim=1) / math.sqrt(features.shape[1])
         scores: Tensor = self.score(features).squeeze(1) + projected
         return scores
+
+
+def _diversity(h: Tensor) -> Tensor:
+    """Return the mean over features and places of their SD over the batch; 0 for a batch of one."""
+    return (h.var(dim=0, correction=0) + 1e-8).sqrt().mean()

@@ -41,6 +41,24 @@ def augment_pair(source: Tensor, candidate: Tensor, probability: float, rng: tor
     return moved[:, :channels], moved[:, channels:]
 
 
+def adapted(probability: float, accuracy: float, target: float, pairs: int, span: int) -> float:
+    """Return the next probability of the augmentation (Karras et al. 2020, StyleGAN2-ADA, arXiv:2006.06676).
+
+    There it follows how often the discriminator scores a real volume above 0; the scores of pairs have no zero of their
+    own, so here it follows how often a real pair is scored above the fake one of the same source.
+
+    Args:
+        probability: now, 0 to 1.
+        accuracy: share of real pairs scored above their fake ones, 0 to 1.
+        target: lead over chance, ``2 accuracy - 1``, at which the probability stays.
+        pairs: in this update.
+        span: pairs seen while the probability goes from 0 to 1.
+    """
+    lead = 2 * accuracy - 1
+    step = pairs / span * ((lead > target) - (lead < target))
+    return min(1.0, max(0.0, probability + step))
+
+
 def resample_slightly(volumes: Tensor, rng: torch.Generator) -> Tensor:
     """Interpolate real volumes as the generator interpolates: a sub-voxel shift and a hint of rotation.
 

@@ -12,25 +12,28 @@ from typing import Any
 
 import lightning_fabric as lf
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from medgan.checkpoint import RECORD, Origin, make_output, require_output, save_checkpoint
-from medgan.config import Config
+from medgan.checkpoint import Origin, make_output, require_output, save_checkpoint
+from medgan.config import Config, TrainingConfig
 from medgan.data.cohort import Cohort, open_cohort
 from medgan.data.loaders import Prepared, prepare, stack_images
 from medgan.data.preprocess import Preprocessing
 from medgan.data.split import Split, content_hash, split_cohort
-from medgan.errors import InputFault, TrainingFailure
+from medgan.errors import TrainingFailure
 from medgan.models.discriminator import Discriminator
 from medgan.models.ema import MovingAverage
 from medgan.models.fields import apply_on_grid
 from medgan.models.generator import Generator
+from medgan.models.posterior import PairEncoder
 from medgan.pictures import save_figure, siblings_figure
 from medgan.progress import progress_bar
 from medgan.seeding import derive_seed, torch_generator
 from medgan.tracking import Run, Tracker, open_tracker, recordable
+from medgan.training.augmentation import adapted
 from medgan.training.pairs import PairSampler
-from medgan.training.state import START_OVER, TrainingState, has_state, recorded_run, remove_states
+from medgan.training.resume import require_free, require_same_run
+from medgan.training.state import START_OVER, TrainingState, has_state, remove_states
 from medgan.training.steps import StepBatch, discriminator_step, generator_step
 from medgan.training.validation import Validator
 
@@ -56,7 +59,7 @@ def train(config: Config, output: Path, *, fresh: bool = False, tracker: Tracker
         InputFault: the cohort or the folder is at fault.
         TrainingFailure: a loss became NaN, or the generator collapsed; the last good state is kept.
     """
-    _require_free(output, fresh)
+    require_free(output, fresh)
     require_output(output)
     cohort = open_cohort(config.data)
     split = split_cohort(cohort, config.data)
@@ -122,13 +125,21 @@ class _Trainer:
             torch.manual_seed(derive_seed(config.seed, "initialisation"))
             generator = Generator(config.model, self.origin.channels, classes, config.preprocess.shape)
             discriminator = Discriminator(config.model, self.origin.channels, classes)
+            encoder = PairEncoder(config.model, self.origin.channels, config.preprocess.shape)
         rates = config.training
-        optimizer_g = torch.optim.Adam(generator.parameters(), rates.generator_rate, rates.betas)
+        networks: dict[str, nn.Module] = {"generator": generator, "discriminator": discriminator}
+        trained_with_generator = [*generator.parameters()]
+        self.encoder: PairEncoder | None = None
+        if rates.pair > 0:
+            networks["encoder"] = encoder
+            trained_with_generator += encoder.parameters()
+            self.encoder = self.fabric.setup_module(encoder)
+        optimizer_g = torch.optim.Adam(trained_with_generator, rates.generator_rate, rates.betas)
         optimizer_d = torch.optim.Adam(discriminator.parameters(), rates.discriminator_rate, rates.betas)
         self.generator, self.optimizer_g = self.fabric.setup(generator, optimizer_g)
         self.discriminator, self.optimizer_d = self.fabric.setup(discriminator, optimizer_d)
         self.state = TrainingState(
-            {"generator": generator, "discriminator": discriminator},
+            networks,
             MovingAverage(generator, config.training.ema_halflife),
             {"optimizer_g": optimizer_g, "optimizer_d": optimizer_d},
         )
@@ -150,20 +161,7 @@ class _Trainer:
 
     def resume(self) -> None:
         """Continue the unfinished run in the output folder."""
-        found, mine = recorded_run(self.output), self._run_record()
-        # The budget may be extended; anything else would make it another run.
-        theirs, ours = (_without_budget(run["config"]) for run in (found, mine))
-        if theirs == ours and (found["split"], found["data"]) != (mine["split"], mine["data"]):
-            raise InputFault(
-                self.output, "OTHER_DATA", "the folder holds an unfinished run on other training cases",
-                "restore them, use another --output, or --fresh to start over",
-            )  # fmt: skip
-        if theirs != ours:
-            key = _first_difference(theirs, ours)
-            raise InputFault(
-                self.output, "OTHER_RUN", f"the folder holds an unfinished run with another {key}",
-                "use the same configuration, another --output, or --fresh to start over",
-            )  # fmt: skip
+        require_same_run(self.output, self._run_record())
         self.state.load(self.output)
         logger.info("resuming at step %d", self.state.step)
 
@@ -207,7 +205,7 @@ class _Trainer:
         self._picture(run)
 
     def _step(self) -> dict[str, float]:
-        config, step = self.config.training, self.state.step
+        config, step = self._now(), self.state.step
         rng = torch_generator(self.config.seed, "step", step)
         penalise = step % config.penalty_every == 0
         batch, sources = self._draw(rng)
@@ -226,18 +224,33 @@ class _Trainer:
         self.optimizer_g.zero_grad()
         # The discriminator only passes the gradient on: without its own, the step costs a third less.
         self.discriminator.requires_grad_(False)
-        more, fakes = generator_step(self.generator, self.discriminator, batch, config, rng, self.fabric.backward)
+        more, fakes = generator_step(
+            self.generator, self.discriminator, batch, config, rng, self.fabric.backward, self.encoder
+        )
         self.discriminator.requires_grad_(True)
         self.optimizer_g.step()
         seen = (step + 1) * config.batch
         self.state.average.update(self.state.networks["generator"], config.batch, seen)
         self._remember(sources, fakes)
+        if config.augment_target is not None:
+            figures["discriminator/augment"] = config.augment
+            self.state.augment = adapted(
+                config.augment, figures["discriminator/accuracy"], config.augment_target, config.batch,
+                config.augment_pairs,
+            )  # fmt: skip
         return figures | more
+
+    def _now(self) -> TrainingConfig:
+        """Return the settings of this step: the configured ones, but for an augmentation that adapts."""
+        config, augment = self.config.training, self.state.augment
+        return config if augment is None else config.model_copy(update={"augment": augment})
 
     def _draw(self, rng: torch.Generator) -> tuple[StepBatch, list[int]]:
         volumes, config = self.volumes, self.config
         pairs = volumes.pairs.draw(config.training.batch, rng)
-        z, z_other = torch.randn(2, config.training.batch, config.model.latent, generator=rng).to(volumes.images)
+        z, z_other, z_pair = torch.randn(3, config.training.batch, config.model.latent, generator=rng).to(
+            volumes.images
+        )
         batch = StepBatch(
             volumes.images[pairs.source],
             volumes.images[pairs.partner],
@@ -246,6 +259,7 @@ class _Trainer:
             volumes.class_index[pairs.source],
             z,
             z_other,
+            z_pair,
         )
         return batch, pairs.source.tolist()
 
@@ -306,34 +320,6 @@ class _Trainer:
             raise TrainingFailure(
                 f"{self.output}: NOT_FINITE: {bad[0]} is not a number at step {self.state.step}, {START_OVER}"
             )
-
-
-def _require_free(output: Path, fresh: bool) -> None:
-    if not fresh and (output / RECORD).exists() and not has_state(output):
-        raise InputFault(
-            output,
-            "FINISHED_RUN",
-            "the folder holds a finished checkpoint",
-            "name another --output, or start over with --fresh",
-        )
-
-
-def _without_budget(config: dict[str, Any]) -> dict[str, Any]:
-    """Return what makes a run that run: all but the budget, the study and the tracker."""
-    kept = {k: v for k, v in config.items() if k not in ("compare", "tracking")}
-    kept["training"] = {k: v for k, v in config["training"].items() if k not in ("steps", "max_minutes", "patience")}
-    return kept
-
-
-def _first_difference(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> str:
-    for key, value in ours.items():
-        if isinstance(value, dict) and isinstance(theirs.get(key), dict):
-            inner = _first_difference(theirs[key], value, f"{prefix}{key}.")
-            if inner:
-                return inner
-        elif theirs.get(key) != value:
-            return prefix + key
-    return ""
 
 
 def _note(figures: dict[str, float]) -> str:

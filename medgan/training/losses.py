@@ -90,6 +90,17 @@ def spread_loss(first: Tensor, second: Tensor, wanted: float) -> Tensor:
     return F.relu(1 - distance / wanted).square().mean()
 
 
+def normal_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Return the Kullback-Leibler divergence of normal distributions from the standard one, per dimension, 0-dim."""
+    divergence: Tensor = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    return divergence
+
+
+def coarse_difference(rebuilt: Tensor, volume: Tensor) -> Tensor:
+    """Return the mean absolute difference at half the resolution: the noise of a scan cannot be rebuilt by a warp."""
+    return F.l1_loss(F.avg_pool3d(rebuilt, 2), F.avg_pool3d(volume, 2))
+
+
 def field_penalty(fields: Fields, displacement: Tensor, *, shape: float, appearance: float) -> Tensor:
     """Return the penalty on rough fields: bending of the displacement, gradient of gain and offset."""
     rough = roughness(fields.gain) + roughness(fields.offset) * 10

@@ -42,6 +42,7 @@ class TrainingState:
         seconds: training time spent, over all resumptions.
         best_score: validation score of the saved checkpoint; ``None`` before the first.
         stale: validations since then.
+        augment: probability of the augmentation, where it adapts; ``None`` before the first step.
         past_fakes: ``{training case index: sibling}`` of the buffer, where one is used.
     """
 
@@ -52,6 +53,7 @@ class TrainingState:
     seconds: float = 0.0
     best_score: float | None = None
     stale: int = 0
+    augment: float | None = None
     past_fakes: dict[int, Tensor] = field(default_factory=dict)
 
     def save(self, output: Path, run: Mapping[str, Any]) -> None:
@@ -82,6 +84,7 @@ class TrainingState:
                 "seconds": self.seconds,
                 "best_score": self.best_score,
                 "stale": self.stale,
+                "augment": self.augment,
                 "sha256": file_digest(temporary / TENSORS),
             }
             (temporary / RECORD).write_text(json.dumps(record, indent=1))
@@ -105,6 +108,7 @@ class TrainingState:
         self._restore(load_file(folder / TENSORS))
         self.step, self.seconds = record["step"], record["seconds"]
         self.best_score, self.stale = record["best_score"], record["stale"]
+        self.augment = record.get("augment")
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}

@@ -12,6 +12,7 @@ from medgan.config import TrainingConfig
 from medgan.models.discriminator import Discriminator
 from medgan.models.fields import Fields, appearance_change, apply_on_grid
 from medgan.models.generator import Generator
+from medgan.models.posterior import PairEncoder
 from medgan.training import losses
 from medgan.training.augmentation import augment_pair, resample_slightly
 
@@ -27,6 +28,7 @@ class StepBatch:
         has_stranger: ``(B,)`` bool.
         class_index: ``(B,)`` class of the source; the number of classes for unknown.
         z, z_other: ``(B, latent)`` two noise vectors.
+        z_pair: ``(B, latent)`` of the draw from the estimate for (source, partner).
     """
 
     source: Tensor
@@ -36,6 +38,7 @@ class StepBatch:
     class_index: Tensor
     z: Tensor
     z_other: Tensor
+    z_pair: Tensor
 
 
 def discriminator_step(
@@ -104,8 +107,9 @@ def generator_step(
     config: TrainingConfig,
     rng: torch.Generator,
     backward: Callable[[Tensor], None],
+    encoder: PairEncoder | None = None,
 ) -> tuple[dict[str, float], Tensor]:
-    """Accumulate the generator's gradients for one batch.
+    """Accumulate the generator's gradients for one batch, and the pair encoder's, where there is one.
 
     Returns:
         figures to log, and the siblings made, detached, for a buffer of past fakes.
@@ -134,8 +138,12 @@ def generator_step(
         + rough
         + config.magnitude * magnitude
     )
+    pair_figures: dict[str, float] = {}
+    if encoder is not None:
+        pair, pair_figures = _pair_term(generator, encoder, batch, config)
+        loss = loss + pair
     backward(loss)
-    figures = {
+    figures = pair_figures | {
         "generator/loss": float(loss.detach()),
         "generator/adversarial": float(adversarial.detach()),
         "generator/roughness": float(rough.detach()),
@@ -145,6 +153,23 @@ def generator_step(
         "magnitude/appearance": _rms(change),
     }
     return figures, fake.detach()
+
+
+def _pair_term(
+    generator: Generator, encoder: PairEncoder, batch: StepBatch, config: TrainingConfig
+) -> tuple[Tensor, dict[str, float]]:
+    """Rebuild the partner from the source by the noise that the encoder estimates for the two."""
+    mean, log_variance = encoder(batch.source, batch.partner)
+    z = mean + batch.z_pair * (log_variance / 2).exp()
+    rebuilt, _ = apply_on_grid(generator(batch.source, z, batch.class_index), batch.source)
+    difference = losses.coarse_difference(rebuilt, batch.partner)
+    divergence = losses.normal_divergence(mean, log_variance)
+    figures = {
+        "pair/difference": float(difference.detach()),
+        "pair/before": float(losses.coarse_difference(batch.source, batch.partner)),
+        "pair/divergence": float(divergence.detach()),
+    }
+    return config.pair * (difference + config.pair_divergence * divergence), figures
 
 
 def _as_seen(source: Tensor, candidate: Tensor, config: TrainingConfig, rng: torch.Generator) -> tuple[Tensor, Tensor]:

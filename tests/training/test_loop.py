@@ -71,6 +71,32 @@ def test_an_interrupted_training_ends_bit_identical(
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_training_by_pairs_with_adaptive_augmentation_resumes_bit_identical(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_training(tiny_config, pair=1.0, augment=0.5, augment_target=0.6, augment_pairs=20)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"batch_diversity": True})})
+    whole = train(config, tmp_path / "whole")
+    real_step, seen = loop._Trainer._step, []
+
+    def dying_step(self: loop._Trainer) -> dict[str, float]:
+        if self.state.step == 4 and len(seen) == 4:
+            seen.append({})
+            raise KeyboardInterrupt
+        seen.append(real_step(self))
+        return seen[-1]
+
+    monkeypatch.setattr(loop._Trainer, "_step", dying_step)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run")
+    train(config, tmp_path / "run")
+    assert seen[0]["discriminator/augment"] == 0.5
+    assert len({figures["discriminator/augment"] for figures in seen if figures}) > 1
+    assert all(figures["pair/difference"] > 0 for figures in seen if figures)
+    a, b = (load_file(folder / "generator.safetensors") for folder in (whole, tmp_path / "run"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_a_finished_folder_is_not_overwritten_unless_asked(trained: Path, tiny_config: Config) -> None:
     before = (trained / "checkpoint.json").read_bytes()
     with pytest.raises(InputFault, match="FINISHED_RUN"):
