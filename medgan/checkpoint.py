@@ -1,5 +1,7 @@
 """A checkpoint is a folder: ``generator.safetensors`` and ``checkpoint.json``; no pickle, every file hashed.
 
+Beside the generator's weights the tensors hold its critic (:mod:`medgan.measures.critic`), where it has one.
+
 ``checkpoint.json`` says what the generator was trained on, how, when and with which code, and holds the SHA-256 of the
 weights. Its own SHA-256 is the checkpoint's digest, which every synthetic volume carries.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -26,6 +29,7 @@ from torch import Tensor
 from medgan.config import Config, parse_config
 from medgan.data.preprocess import Preprocessing
 from medgan.errors import InputFault
+from medgan.measures.critic import Critic, critic_of
 from medgan.models.generator import Generator
 from medgan.tracking import recordable
 
@@ -34,6 +38,8 @@ WEIGHTS = "generator.safetensors"
 RECORD = "checkpoint.json"
 NEW = ".new"
 MAX_RECORD_BYTES = 64_000_000
+CRITIC = "critic/"
+MAX_CRITIC_VALUES = 10_000_000
 LIBRARIES = ("medgan", "torch", "monai", "numpy", "nibabel", "SimpleITK", "pydicom", "lightning-fabric", "safetensors")
 
 
@@ -62,7 +68,7 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A loaded and verified checkpoint."""
+    """A loaded and verified checkpoint; ``critic`` is ``None`` where there were too few real volumes for one."""
 
     folder: Path
     generator: Generator
@@ -70,6 +76,7 @@ class Checkpoint:
     origin: Origin
     record: Mapping[str, Any]
     digest: str
+    critic: Critic | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -147,14 +154,19 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def save_checkpoint(folder: Path, weights: Mapping[str, Tensor], config: Config, origin: Origin) -> str:
+def save_checkpoint(
+    folder: Path, weights: Mapping[str, Tensor], config: Config, origin: Origin, critic: Critic | None = None
+) -> str:
     """Write a checkpoint and return its digest.
 
     Both files are written whole under a new name first; only then are they renamed, and a reader that finds the pair
     half renamed completes it. A crash at any moment leaves the old checkpoint or the new one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    blob = save({k: v.detach().cpu().contiguous() for k, v in weights.items()})
+    tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+    if critic is not None:
+        tensors |= {CRITIC + name: torch.from_numpy(value).contiguous() for name, value in critic.arrays().items()}
+    blob = save(tensors)
     record = {
         "format_version": FORMAT_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -266,12 +278,13 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         raise InputFault(record_path, "CHECKPOINT_RECORD", f"{origin.channels} channels", "get the checkpoint again")
     with torch.device("meta"):  # no memory until the weights on disk are known to be of these shapes
         generator = Generator(config.model, origin.channels, len(origin.class_names), config.preprocess.shape)
-    _load_weights(folder / WEIGHTS, generator, expected)
+    critic = _load_weights(folder / WEIGHTS, generator, expected)
     generator.eval().requires_grad_(False)
-    return Checkpoint(folder, generator, config, origin, record, hashlib.sha256(text).hexdigest())
+    return Checkpoint(folder, generator, config, origin, record, hashlib.sha256(text).hexdigest(), critic)
 
 
-def _load_weights(path: Path, generator: Generator, expected_digest: str) -> None:
+def _load_weights(path: Path, generator: Generator, expected_digest: str) -> Critic | None:
+    """Fill the generator's weights and return the critic."""
     if not path.is_file():
         raise InputFault(path, "MISSING_FILE", "the weights are not there", "get the checkpoint again")
     wanted = generator.state_dict()
@@ -279,7 +292,9 @@ def _load_weights(path: Path, generator: Generator, expected_digest: str) -> Non
         with safe_open(path, framework="pt") as weights:
             # Shapes first: they stand in the header, so tensors that are too large are refused before they are read.
             shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
-            if shapes != {name: tuple(value.shape) for name, value in wanted.items()}:
+            of_critic = {name: shape for name, shape in shapes.items() if name.startswith(CRITIC)}
+            fits = shapes == of_critic | {name: tuple(value.shape) for name, value in wanted.items()}
+            if not fits or sum(math.prod(shape) for shape in of_critic.values()) > MAX_CRITIC_VALUES:
                 raise InputFault(
                     path,
                     "CHECKPOINT_SHAPES",
@@ -291,6 +306,10 @@ def _load_weights(path: Path, generator: Generator, expected_digest: str) -> Non
                     path, "CHECKPOINT_HASH", "SHA-256 differs from the recorded one", "get the checkpoint again"
                 )
             generator.load_state_dict({name: weights.get_tensor(name) for name in wanted}, assign=True)
+            arrays = {name.removeprefix(CRITIC): weights.get_tensor(name).double().numpy() for name in of_critic}
+            return critic_of(arrays) if arrays else None
+    except ValueError as error:
+        raise InputFault(path, "CHECKPOINT_SHAPES", str(error), "get the checkpoint again") from error
     except SafetensorError as error:
         raise InputFault(
             path, "CHECKPOINT_WEIGHTS", f"not a safetensors file ({error})", "get the checkpoint again"

@@ -5,13 +5,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from medgan import checkpoint as module
-from medgan.checkpoint import RECORD, WEIGHTS, load_checkpoint
+from medgan.checkpoint import RECORD, WEIGHTS, file_digest, load_checkpoint, save_checkpoint
 from medgan.errors import InputFault
+from medgan.measures.critic import fit_critic
 
 
 @pytest.fixture
@@ -39,6 +41,36 @@ def test_weights_of_other_shapes_are_refused_by_their_header(folder: Path) -> No
     weights = load_file(folder / WEIGHTS)
     weights["velocity.bias"] = torch.zeros(1000)
     save_file(weights, folder / WEIGHTS)
+    with pytest.raises(InputFault, match="CHECKPOINT_SHAPES"):
+        load_checkpoint(folder)
+
+
+def with_critic(folder: Path, **changes: torch.Tensor) -> Path:
+    """Save the checkpoint again with a critic, some of its arrays changed."""
+    checkpoint = load_checkpoint(folder)
+    critic = fit_critic(np.random.default_rng(0).normal(size=(20, 5)))
+    assert critic is not None
+    weights = checkpoint.generator.state_dict()
+    save_checkpoint(folder, weights, checkpoint.config, checkpoint.origin, critic)
+    tensors = load_file(folder / WEIGHTS) | {f"critic/{name}": value for name, value in changes.items()}
+    save_file(tensors, folder / WEIGHTS)
+    record = json.loads((folder / RECORD).read_text())
+    record["sha256"][WEIGHTS] = file_digest(folder / WEIGHTS)
+    (folder / RECORD).write_text(json.dumps(record))
+    return folder
+
+
+def test_the_critic_travels_with_the_weights(folder: Path) -> None:
+    assert load_checkpoint(folder).critic is None
+    critic = load_checkpoint(with_critic(folder)).critic
+    assert critic is not None
+    assert critic.quality(np.zeros((1, 5)))[0] > critic.quality(np.full((1, 5), 9.0))[0]
+
+
+def test_a_critic_that_does_not_fit_or_is_enormous_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputFault, match="CHECKPOINT_SHAPES"):
+        load_checkpoint(with_critic(folder, mean=torch.zeros(3, dtype=torch.float64)))
+    monkeypatch.setattr(module, "MAX_CRITIC_VALUES", 10)
     with pytest.raises(InputFault, match="CHECKPOINT_SHAPES"):
         load_checkpoint(folder)
 

@@ -21,6 +21,7 @@ from medgan.data.loaders import Prepared, prepare, stack_images
 from medgan.data.preprocess import Preprocessing
 from medgan.data.split import Split, content_hash, split_cohort
 from medgan.errors import TrainingFailure
+from medgan.measures.critic import fit_critic
 from medgan.models.discriminator import Discriminator
 from medgan.models.ema import MovingAverage
 from medgan.models.fields import apply_on_grid
@@ -35,7 +36,7 @@ from medgan.training.pairs import PairSampler
 from medgan.training.resume import require_free, require_same_run
 from medgan.training.state import START_OVER, TrainingState, has_state, remove_states
 from medgan.training.steps import StepBatch, discriminator_step, generator_step
-from medgan.training.validation import Validator
+from medgan.training.validation import Validator, interpolated_features
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class _Trainer:
             PairSampler(training, cohort.class_names, str(cohort.source)),
         )
         self.validator = self._make_validator(held_out)
+        self.critic = fit_critic(interpolated_features(self.volumes.images, config.seed))
         self.origin = Origin(
             cohort.class_names,
             cohort.label_names,
@@ -289,7 +291,7 @@ class _Trainer:
         if better:
             state.best_score = figures["score"]
             origin = Origin(**{**vars(self.origin), "steps": state.step, "metrics": figures})
-            save_checkpoint(self.output, average.state_dict(), self.config, origin)
+            save_checkpoint(self.output, average.state_dict(), self.config, origin, self.critic)
         logger.info("step %d validation %s%s", state.step, _short(figures), " (best so far)" if better else "")
 
     @torch.no_grad()

@@ -106,3 +106,8 @@ def _distance_of_patients(real: NDArray[np.float64], classes: NDArray[np.int64])
     others = ~np.eye(len(real), dtype=bool)
     alike = others & (classes[:, None] == classes[None, :])
     return max(float(distances[alike if alike.any() else others].mean()), 1e-12)
+
+
+def interpolated_features(volumes: Tensor, seed: int) -> NDArray[np.float64]:
+    """Return the features of real volumes ``(N, C, *shape)``, interpolated once as siblings are."""
+    return volume_features(resample_slightly(volumes.cpu(), torch_generator(seed, "critic")))

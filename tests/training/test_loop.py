@@ -30,6 +30,7 @@ def test_a_training_leaves_a_verified_checkpoint_and_no_state(trained: Path) -> 
     assert [case["case_id"] for case in checkpoint.origin.training_cases] == [f"case{i:02d}" for i in range(6)]
     assert all(len(case["content_sha256"]) == 64 for case in checkpoint.origin.training_cases)
     assert checkpoint.origin.metrics["fold_share"] == 0
+    assert checkpoint.critic is not None
     assert not has_state(trained)
 
 
