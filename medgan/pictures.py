@@ -30,7 +30,11 @@ MANY_COLUMNS = 8
 
 
 def siblings_figure(
-    rows: Sequence[tuple[Image, Image | None, Sequence[Labelled]]], spacing: Spacing | None = None
+    rows: Sequence[tuple[Image, Image | None, Sequence[Labelled]]],
+    spacing: Spacing | None = None,
+    *,
+    titles: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Figure:
     """Draw each source beside its siblings.
 
@@ -40,6 +44,8 @@ def siblings_figure(
     Args:
         rows: (source volume, its label map or none, [(sibling, its label map or none), ...]); volumes ``(D, H, W)``.
         spacing: mm between voxels along the axes; none: cubes.
+        titles: of the columns, the source's first; none: real, sibling 1, sibling 2, ...
+        names: of the rows.
 
     Raises:
         ValueError: no rows, or shapes that do not fit.
@@ -55,7 +61,10 @@ def siblings_figure(
             _require_shape(volume, original.shape, "sibling")
             _show(axes[row][column], volume, mask, plane=plane, window=window, spacing=spacing)
     for column in range(columns):
-        axes[0][column].set_title("real" if column == 0 else f"sibling {column}", fontsize=9)
+        title = titles[column] if titles is not None else "real" if column == 0 else f"sibling {column}"
+        axes[0][column].set_title(title, fontsize=9)
+    for row, name in enumerate(names or ()):
+        axes[row][0].set_ylabel(name, fontsize=9)
     return figure
 
 
