@@ -283,6 +283,9 @@ class CompareConfig(Section):
         0.9, ge=0, lt=1, description="self-training, classification: pseudo-labels from this probability on"
     )
     consensus: int = Field(4, ge=1, description="consensus: siblings of a scan the teacher is asked about, beside it")
+    pseudo_share: float = Field(
+        0.5, ge=0, le=1, description="share of a batch that pseudo-labelled cases get, where an arm has a teacher"
+    )
     preprocess: PreprocessConfig | None = Field(None, description="grid of the downstream model; none: the generator's")
     gan: AugmentConfig = AugmentConfig()
     curve_points: int = Field(4, ge=1, description="validations along the steps, for the curve in the report")

@@ -14,7 +14,7 @@ import numpy as np
 
 from medgan.comparison.classical import Modality, TaskKind, classical_transforms
 from medgan.config import ArmPart, Triple
-from medgan.seeding import numpy_generator
+from medgan.seeding import derive_seed, numpy_generator
 
 if TYPE_CHECKING:
     from medgan.comparison.composition import ArmTransform
@@ -178,12 +178,15 @@ def sibling_transforms(
     return [Lambdad("class", lambda name: name if name in known else None, track_meta=False), sibling]
 
 
-def choose_indices(arm: Arm, seed: int, step: int, classes: Sequence[int], batch: int) -> list[int]:
+def choose_indices(
+    arm: Arm, seed: int, step: int, classes: Sequence[int], batch: int, pseudo: int = 0, share: float = 0.5
+) -> list[int]:
     """Return which training cases the batch of ``step`` holds, a function of (seed, step) alone.
 
-    Shuffled epochs, the same in every arm; ``oversample`` draws a class, each as likely, and then a case of it, with
-    replacement; ``duplicate`` puts, with the arm's probability, another case of the class in a case's place (itself
-    where the class has no other).
+    Shuffled epochs, the same in every arm. Where cases have pseudo-labels, each batch has its share of them: there are
+    many, and would crowd out the few whose labels are true. ``oversample`` draws a class, each as likely, and then a
+    case of it, with replacement; ``duplicate`` puts, with the arm's probability, another case of the class in a case's
+    place (itself where the class has no other).
 
     Args:
         arm: its parts and probability.
@@ -191,14 +194,20 @@ def choose_indices(arm: Arm, seed: int, step: int, classes: Sequence[int], batch
         step: number of the update, from 0.
         classes: class index of each training case; for segmentation, where any case may stand for any, all alike.
         batch: samples in an update.
+        pseudo: how many cases, the last ones, have pseudo-labels.
+        share: of a batch that they get.
 
     Raises:
         ValueError: there are no cases.
     """
-    if not classes:
+    true = len(classes) - pseudo
+    if not classes or true < 1:
         raise ValueError("there are no training cases to choose from")
     of_case = np.asarray(classes)
-    chosen = batch_indices(seed, step, len(classes), batch)
+    guests = round(share * batch) if pseudo else 0
+    chosen = batch_indices(seed, step, true, batch - guests) if guests < batch else []
+    if guests:
+        chosen += [true + i for i in batch_indices(derive_seed(seed, "pseudo"), step, pseudo, guests)]
     if "oversample" in arm.parts:
         rng = numpy_generator(seed, "oversample", step)
         drawn = rng.choice(np.unique(of_case), size=batch)

@@ -52,6 +52,7 @@ def train_downstream(
     settings: CompareConfig,
     seed: int,
     on_step: OnStep | None = None,
+    pseudo: int = 0,
 ) -> Trained:
     """Train the downstream model on augmented training cases.
 
@@ -64,6 +65,7 @@ def train_downstream(
         settings: steps, batch, learning rate, network, validations.
         seed: of initialisation, order and augmentation: the same in every arm.
         on_step: called after each update with its number from 1 and what is to be recorded.
+        pseudo: how many of the training cases, the last ones, have pseudo-labels.
 
     Raises:
         TrainingFailure: the loss became NaN or infinite.
@@ -93,7 +95,7 @@ def train_downstream(
         for step in range(1, settings.steps + 1):
             started = time.perf_counter()
             network.train()
-            chosen = choose_indices(arm, seed, step - 1, classes, settings.batch)
+            chosen = choose_indices(arm, seed, step - 1, classes, settings.batch, pseudo, settings.pseudo_share)
             with one_thread():
                 augmented = [transform(dict(samples[i])) for i in chosen]
             images, targets = _collate(augmented, device)

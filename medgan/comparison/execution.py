@@ -59,15 +59,15 @@ def execute(material: Material, cell: Cell, key: str, on_step: OnStep | None = N
     seed = derive_seed(config.seed, "compare", cell.seed)
     pictured = config.compare.pictures and task.kind == "segmentation" and cell.seed == 0 and cell.fold == 0
     with threads(config.compare.threads):
-        training, teacher_seconds = _training_cases(material, arm, block, cell, seed)
+        training, pseudo, teacher_seconds = _training_cases(material, arm, block, cell, seed)
         transform = _transform(material, arm, cell)
         held_out = {"test": block.used["test"], "external": material.external}
         if config.compare.function is not None:
-            scores, seconds, maps = _own(material, arm, transform, training, block, held_out, seed)
+            scores, seconds, maps = _own(material, arm, transform, training, pseudo, block, held_out, seed)
             curve: tuple[Any, ...] = ()
         else:
             trained = train_downstream(
-                task, training, block.used["validation"], arm, transform, config.compare, seed, on_step
+                task, training, block.used["validation"], arm, transform, config.compare, seed, on_step, pseudo
             )
             curve, seconds = trained.curve, trained.seconds
             scores = score(trained.network, block.used["validation"], task, "validation")
@@ -103,12 +103,14 @@ def _transform(material: Material, arm: Arm, cell: Cell) -> Any:
     )
 
 
-def _training_cases(material: Material, arm: Arm, block: Block, cell: Cell, seed: int) -> tuple[list[Prepared], float]:
-    """Return the cases to train on, and what a teacher cost who labelled some of them."""
+def _training_cases(
+    material: Material, arm: Arm, block: Block, cell: Cell, seed: int
+) -> tuple[list[Prepared], int, float]:
+    """Return the cases to train on, how many of them, the last, a teacher has labelled, and what that teacher cost."""
     labelled = list(block.used["training"])
     teaching = replace(arm, parts=tuple(part for part in arm.parts if part not in TEACHER_PARTS))
     if teaching.parts == arm.parts or not block.unlabelled:
-        return labelled, 0.0
+        return labelled, 0, 0.0
     settings = material.config.compare
     started = time.perf_counter()
     transform = _transform(material, teaching, cell)
@@ -116,7 +118,7 @@ def _training_cases(material: Material, arm: Arm, block: Block, cell: Cell, seed
     predict = _predictions(material, arm, cell, teacher.network, seed)
     threshold = settings.confidence if material.task.kind == "classification" else None
     further = pseudo_label(predict, block.unlabelled, material.task, threshold=threshold)
-    return labelled + further, time.perf_counter() - started
+    return labelled + further, len(further), time.perf_counter() - started
 
 
 def _predictions(material: Material, arm: Arm, cell: Cell, teacher: nn.Module, seed: int) -> Predict:
@@ -144,6 +146,7 @@ def _own(
     arm: Arm,
     transform: Any,
     training: Sequence[Prepared],
+    pseudo: int,
     block: Block,
     held_out: Mapping[str, Sequence[Prepared]],
     seed: int,
@@ -153,7 +156,7 @@ def _own(
 
     task, settings = material.task, material.config.compare
     tested = [case for cases in held_out.values() for case in cases]
-    samples = TrainingSamples(training, arm, transform, task, seed)
+    samples = TrainingSamples(training, arm, transform, task, seed, pseudo, settings.pseudo_share)
     logits = run_own_function(
         load_function(str(settings.function)), samples, block.used["validation"], tested, task,
         seed=seed, steps=settings.steps,

@@ -35,7 +35,8 @@ DECISIVE = ("medgan", "torch", "monai")  # of the libraries these decide the fig
 MAGNITUDE_VOLUMES, MAGNITUDE_DRAWS = 32, 4
 # What of compare decides a run; the rest says which runs there are and what is made of them.
 OF_A_RUN = (
-    "task", "steps", "batch", "learning_rate", "width", "network", "confidence", "consensus", "curve_points", "threads",
+    "task", "steps", "batch", "learning_rate", "width", "network", "confidence", "consensus", "pseudo_share",
+    "curve_points", "threads",
 )  # fmt: skip
 
 

@@ -61,14 +61,26 @@ class TrainingSamples(IterableDataset[dict[str, Any]]):
         transform: of :func:`~medgan.comparison.arms.build_transform`.
         task: what is learned.
         seed: of the run.
+        pseudo: how many of the cases, the last ones, have pseudo-labels.
+        share: of an epoch that they get.
     """
 
-    def __init__(self, cases: Sequence[Prepared], arm: Arm, transform: Any, task: Task, seed: int) -> None:
+    def __init__(
+        self,
+        cases: Sequence[Prepared],
+        arm: Arm,
+        transform: Any,
+        task: Task,
+        seed: int,
+        pseudo: int = 0,
+        share: float = 0.5,
+    ) -> None:
         self._cases = cases
         self._arm = arm
         self._transform = transform
         self._task = task
         self._seed = seed
+        self._pseudo, self._share = pseudo, share
         self._next = 0
 
     def __len__(self) -> int:
@@ -93,7 +105,8 @@ class TrainingSamples(IterableDataset[dict[str, Any]]):
 
         alike = self._task.kind == "segmentation"
         classes = [0 if alike else case.class_index for case in self._cases]
-        for place, index in enumerate(choose_indices(self._arm, self._seed, number, classes, len(self._cases))):
+        chosen = choose_indices(self._arm, self._seed, number, classes, len(self._cases), self._pseudo, self._share)
+        for place, index in enumerate(chosen):
             seed = derive_seed(self._seed, "augment", number, place) % 2**32
             with one_thread():
                 self._transform.set_random_state(seed)

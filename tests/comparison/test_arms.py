@@ -200,3 +200,12 @@ def test_oversample_draws_each_class_equally_often() -> None:
 def test_no_cases_are_refused() -> None:
     with pytest.raises(ValueError, match="no training cases"):
         choose_indices(Arm("none", ()), 0, 0, [], 4)
+
+
+def test_pseudo_labelled_cases_get_their_share_of_every_batch() -> None:
+    arm = Arm("taught", ("self-training",))
+    batches = [choose_indices(arm, 0, step, [0] * 100, 8, pseudo=92, share=0.25) for step in range(46)]
+    assert all(sum(i >= 8 for i in batch) == 2 for batch in batches)
+    assert {i for batch in batches for i in batch} == set(range(100))
+    assert all(i < 8 for i in choose_indices(arm, 0, 0, [0] * 100, 8, pseudo=92, share=0.0))
+    assert choose_indices(arm, 0, 3, [0] * 8, 8) == batch_indices(0, 3, 8, 8)
