@@ -58,12 +58,16 @@ class VolumeFormat(StrEnum):
     """How synthetic volumes are written."""
 
     nifti = "nifti"
+    dicom = "dicom"
+    nnunet = "nnunet"
+    decathlon = "decathlon"
 
 
 class Engine(StrEnum):
     """What runs a batch generation."""
 
     local = "local"
+    ray = "ray"
 
 
 class StudyEngine(StrEnum):
@@ -147,34 +151,66 @@ def evaluate(
 def generate(
     checkpoint: CheckpointFolder,
     data: CohortPath,
-    output: Output,
+    output: Annotated[str, typer.Option("--output", help="folder to write, or a URL that fsspec knows (s3://...)")],
     count: Annotated[int, typer.Option(min=1, help="number of synthetic volumes")],
     seed: Annotated[int, typer.Option(min=0, help="seed of the noise")] = 0,
     strength: Annotated[float, typer.Option(min=0, max=2, help="0: the identity; 1: what was learned")] = 1.0,
     sources: Annotated[
         Sources, typer.Option(help="training: of a known cohort, only cases the generator has seen")
     ] = Sources.training,
-    class_name: Annotated[str | None, typer.Option("--class", help="only sources of this class")] = None,
+    class_names: Annotated[
+        list[str] | None, typer.Option("--class", help="only sources of this class; may be repeated")
+    ] = None,
+    balance: Annotated[bool, typer.Option("--balance", help="as many volumes of each class")] = False,
+    max_share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="largest share of the volumes from any one patient, e.g. 0.1")
+    ] = None,
     volume_format: Annotated[
         VolumeFormat, typer.Option("--format", help="how volumes are written")
     ] = VolumeFormat.nifti,
-    engine: Annotated[Engine, typer.Option(help="what runs the work")] = Engine.local,
+    real_share: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="share of real training cases, linked, in the finished set; not for dicom"),
+    ] = 0.0,
+    level: Annotated[int, typer.Option(min=0, max=3, help="compression: 0 fastest, 3 smallest")] = 2,
+    workers: Annotated[int | None, typer.Option(min=1, help="volumes at a time; by default one a core")] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="make only part I of N; the call without it finishes the set")
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="what runs the work; the files are the same")] = Engine.local,
 ) -> None:
     """Make synthetic volumes with label maps and sidecars; continues where an interrupted call stopped."""
-    del volume_format, engine  # one of each so far, already checked by their types
     from medgan.generate.batch import generate as run_generation
 
     manifest = run_generation(
-        checkpoint,
+        str(checkpoint),
         data,
         output,
         count=count,
         seed=seed,
         strength=strength,
         sources=sources.value,
-        class_name=class_name,
+        class_name=class_names,
+        balance=balance,
+        max_share=max_share,
+        format_name=volume_format.value,
+        real_share=real_share,
+        level=level,
+        workers=workers,
+        shard=_part(shard),
+        engine=engine.value,
     )
-    typer.echo(str(manifest))
+    typer.echo(manifest)
+
+
+def _part(shard: str | None) -> tuple[int, int] | None:
+    """Read ``I/N``."""
+    if shard is None:
+        return None
+    number, _, of = shard.partition("/")
+    if not (number.isdigit() and of.isdigit()):
+        raise InputFault("--shard", "SHARD", f"{shard!r} is not a part such as 3/8", "give I/N")
+    return int(number), int(of)
 
 
 @app.command()
@@ -209,8 +245,12 @@ def compare(
 @app.command()
 def reproduce(
     sidecar: Annotated[Path, typer.Argument(metavar="SIDECAR.json", help="the JSON beside a synthetic volume")],
-    output: Annotated[Path, typer.Option("--output", help="file to write, .nii or .nii.gz")],
-    checkpoint: Annotated[Path | None, typer.Option(help="the checkpoint, if it was moved")] = None,
+    output: Annotated[
+        Path, typer.Option("--output", help="file to write, .nii or .nii.gz; of a DICOM output also a folder")
+    ],
+    checkpoint: Annotated[
+        str | None, typer.Option(help="the checkpoint, if it was moved: a folder or models:/NAME@ALIAS")
+    ] = None,
 ) -> None:
     """Make one synthetic volume again, bit for bit, from its sidecar."""
     from medgan.generate.reproduce import reproduce as run_reproduction

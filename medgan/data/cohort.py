@@ -86,7 +86,7 @@ def open_cohort(data: DataConfig) -> Cohort:
     cohort = read_cohort(root, class_key=data.class_key, classes=data.classes, labels=data.labels)
     if not cohort.label_names and any(case.label for case in cohort.cases):
         values = {
-            value for case in cohort.cases if case.label for value in label_values(read_nifti(case.label, role="label"))
+            value for case in cohort.cases if (label := _label_alone(case)) is not None for value in label_values(label)
         }
         names = {value: f"label {value}" for value in sorted(values) if value != 0}
         logger.info("%s: no label names declared; the label maps hold the values %s", root, sorted(values))
@@ -95,7 +95,7 @@ def open_cohort(data: DataConfig) -> Cohort:
 
 
 def load_image(case: Case) -> Volume:
-    """Read a case's image through the gate, ``(C, X, Y, Z)``; several files must lie on one grid.
+    """Read a case's image through the gate, ``(C, X, Y, Z)``; several files or series must lie on one grid.
 
     Raises:
         InputFault: for every fault the gate knows.
@@ -103,7 +103,7 @@ def load_image(case: Case) -> Volume:
     if len(case.images) == 1:
         path = case.images[0]
         return read_dicom_series(path) if path.is_dir() else read_nifti(path, channels=case.channels)
-    parts = [read_nifti(path) for path in case.images]
+    parts = [read_dicom_series(path) if path.is_dir() else read_nifti(path) for path in case.images]
     first = parts[0]
     for part in parts[1:]:
         require_same_geometry(part, first)
@@ -126,9 +126,25 @@ def load_label(case: Case, image: Volume, label_names: Mapping[int, str]) -> Vol
     """
     if case.label is None:
         return None
-    label = read_nifti(case.label, role="label")
+    if _is_segmentation(case.label):
+        from medgan.data.dicom_seg import read_segmentation
+
+        label = read_segmentation(case.label, image, label_names)
+    else:
+        label = read_nifti(case.label, role="label")
     require_label(label, image, label_names)
     return label
+
+
+def _is_segmentation(path: Path) -> bool:
+    return path.suffix.lower() == ".dcm"
+
+
+def _label_alone(case: Case) -> Volume | None:
+    """Read a label map for its values; a segmentation object needs its image for that."""
+    if case.label is None or not _is_segmentation(case.label):
+        return None if case.label is None else read_nifti(case.label, role="label")
+    return load_label(case, load_image(case), {})
 
 
 def _read(path: Path, class_key: str | None, report: Report) -> Cohort:

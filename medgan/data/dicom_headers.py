@@ -92,12 +92,13 @@ def patient_digest(folder: Path) -> str:
             header = pydicom.dcmread(path, specific_tags=["PatientID"], stop_before_pixels=True)
             identity = str(header.get("PatientID") or "").strip()
         if identity:
-            return _pseudonym(identity)
+            return pseudonym(identity)
     return folder.resolve().name
 
 
 @functools.lru_cache(maxsize=100_000)
-def _pseudonym(identity: str) -> str:
+def pseudonym(identity: str) -> str:
+    """Return twelve hexadecimal digits that stand for an identifier, always the same; see :func:`patient_digest`."""
     return hashlib.scrypt(identity.encode(), salt=b"medgan PatientID", n=2**14, r=8, p=1, dklen=6).hex()
 
 

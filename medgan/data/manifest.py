@@ -83,7 +83,7 @@ def _case(path: Path, number: int, row: dict[str, str], class_key: str | None) -
     return Case(
         case_id=case_id,
         patient_id=row.get("patient_id") or case_id,
-        images=tuple(existing(path, where, name, folder_allowed=len(images) == 1) for name in images),
+        images=tuple(existing(path, where, name, folder_allowed=True) for name in images),
         label=existing(path, where, label) if label else None,
         class_name=(row.get(class_key) or None) if class_key else None,
         split=_SPLITS[split.lower()] if split else None,

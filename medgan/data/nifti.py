@@ -82,12 +82,28 @@ def write_nifti(path: Path, data: NDArray[Any], like: Volume) -> None:
         ValueError: ``data`` has not the shape of ``like``, or is not finite.
         InputFault: the folder has no room.
     """
-    path, data = Path(path), np.asarray(data)
+    raw = encode_nifti(data, like)
+    # Without a time stamp the same voxels give the same bytes.
+    path = Path(path)
+    _write_whole(path, gzip.compress(raw, _GZIP_LEVEL, mtime=0) if path.name.endswith(".gz") else raw)
+
+
+def encode_nifti(data: NDArray[Any], like: Volume) -> bytes:
+    """Return the uncompressed bytes of a NIfTI file: the same voxels and geometry give the same bytes.
+
+    Args:
+        data: see :func:`write_nifti`.
+        like: see :func:`write_nifti`.
+
+    Raises:
+        ValueError: ``data`` has not the shape of ``like``, or is not finite.
+    """
+    data = np.asarray(data)
     if data.ndim != 4 or data.shape[1:] != like.spatial_shape:
         raise ValueError(f"data must be (C, {', '.join(map(str, like.spatial_shape))}), got {data.shape}")
     if not np.isfinite(data).all():
         raise ValueError("data must be finite")
-    stored = _stored(data, like)
+    stored = stored_values(data, like)
     stored = stored[0] if len(stored) == 1 else np.moveaxis(stored, 0, -1)
     image = nib.Nifti1Image(stored, like.affine, dtype=stored.dtype)
     image.header.set_xyzt_units("mm")
@@ -95,9 +111,7 @@ def write_nifti(path: Path, data: NDArray[Any], like: Volume) -> None:
     image.set_qform(like.affine, code=1)
     if (like.slope, like.intercept) != (1.0, 0.0):
         image.header.set_slope_inter(like.slope, like.intercept)
-    raw = image.to_bytes()
-    # Without a time stamp the same voxels give the same bytes.
-    _write_whole(path, gzip.compress(raw, _GZIP_LEVEL, mtime=0) if path.name.endswith(".gz") else raw)
+    return bytes(image.to_bytes())
 
 
 def _require_channels(path: Path, header: NiftiHeader, channels: int) -> None:
@@ -148,7 +162,8 @@ def _scaled(stored: NDArray[Any], header: NiftiHeader) -> NDArray[Any]:
         return values.astype(np.float32) if small else values
 
 
-def _stored(data: NDArray[Any], like: Volume) -> NDArray[Any]:
+def stored_values(data: NDArray[Any], like: Volume) -> NDArray[Any]:
+    """Return real units in the voxel type and scale of ``like``: rounded and clipped where that is an integer type."""
     dtype: np.dtype[Any] = np.dtype(like.dtype)
     if dtype.kind == "b":
         dtype = np.dtype(np.uint8)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from medgan.checkpoint import Checkpoint, library_versions
-from medgan.data.cohort import Case
-from medgan.data.split import content_hash
 from medgan.data.volume import Volume
+from medgan.generate.formats.base import Encoded
+from medgan.generate.making import Made
 from medgan.models.deformation import voxel_grid
 from medgan.models.fields import deform
 from medgan.sampler import Recipe
@@ -25,47 +24,90 @@ STATEMENT = (
     "This volume is synthetic: a transformed scan of one patient, made by medgan. Treat it as that patient's data; it "
     "is not anonymous. It is meant for training models, not for diagnosis."
 )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where things lie, for paths that still lead there when output, cohort and checkpoint are moved together.
+
+    Attributes:
+        beside: the folder of the sidecars; ``None`` where it is not on this machine: then paths are absolute.
+        cohort: of the sources.
+        modality: of the sources, where it is known.
+        checkpoint: of the generator.
+        checkpoint_uri: its name in a model registry, if it came from one.
+        format_name: how the volumes are written.
+    """
+
+    beside: Path | None
+    cohort: Path
+    modality: str | None
+    checkpoint: Checkpoint
+    checkpoint_uri: str | None
+    format_name: str
+
+    def relative(self, path: Path) -> str:
+        """Return a path relative to the sidecars."""
+        if self.beside is None:
+            return path.resolve().as_posix()
+        return Path(os.path.relpath(path.resolve(), self.beside.resolve())).as_posix()
+
+
 QUALITY_VOXELS = 200_000  # correlation and displacement are measured on a strided subset of about this many
 
 
-def build_sidecar(
-    recipe: Recipe,
-    case: Case,
-    source_image: NDArray[Any],
-    image: NDArray[Any],
-    source_label: Volume | None,
-    label: NDArray[Any] | None,
-    *,
-    cohort: Path,
-    checkpoint: Checkpoint,
-    files: Mapping[str, Sequence[Path]],
-    folder: Path,
-) -> dict[str, Any]:
-    """Return the sidecar. Paths are relative: to the sidecar for source and checkpoint, to ``folder`` for the files."""
-    beside = folder / "images"
-    written = {
-        kind: {"paths": [p.relative_to(folder).as_posix() for p in paths], "sha256": [voxels_digest(p) for p in paths]}
-        for kind, paths in files.items()
-        if paths
-    }
+def build_sidecar(made: Made, encoded: Encoded, quality_of: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """Return the sidecar of a sibling.
+
+    Args:
+        made: the sibling.
+        encoded: as it is written.
+        quality_of: what :func:`measure` returned for it.
+        place: of output, cohort and checkpoint.
+    """
+    case = made.source.case
+    pieces = {"image": encoded.image, "label": encoded.label}
     return {
         "statement": STATEMENT,
         "synthetic": True,
+        "format": place.format_name,
         "source": {
             "case_id": case.case_id,
-            "cohort": _relative(cohort, beside),
-            "images": [_relative(path, beside) for path in case.images],
+            "patient_id": case.patient_id,
+            "cohort": place.relative(place.cohort),
+            "images": [place.relative(path) for path in case.images],
+            "label": None if case.label is None else place.relative(case.label),
+            "label_names": {str(value): name for value, name in made.source.label_names.items()},
             "channels": case.channels,
-            "content_sha256": content_hash(case),
+            "modality": place.modality,
+            "content_sha256": made.source.content,
         },
         "class": case.class_name,
-        "checkpoint": {"path": _relative(checkpoint.folder, beside), "sha256": checkpoint.digest},
-        "parameters": recipe.parameters.to_json(),
-        "quality": quality(recipe, source_image, image)
-        | {"label_volume_ratio": label_volume_ratio(source_label, label)},
+        "checkpoint": {
+            "path": place.relative(place.checkpoint.folder),
+            "uri": place.checkpoint_uri,
+            "sha256": place.checkpoint.digest,
+        },
+        "parameters": made.recipe.parameters.to_json(),
+        "rejected": [{"index": index, "reason": reason} for index, reason in made.rejected],
+        "quality": dict(quality_of),
         "versions": library_versions(),
-        "files": written,
+        "files": {
+            kind: {
+                "paths": [piece.path for piece in parts],
+                "sha256": [piece.digest for piece in parts],
+                "bytes": [piece.size for piece in parts],
+            }
+            for kind, parts in pieces.items()
+            if parts
+        },
     }
+
+
+def measure(made: Made) -> dict[str, Any]:
+    """Return the quality of a sibling: that of its image and, for each label value, the ratio of volumes."""
+    ratio = label_volume_ratio(made.source.label, made.label)
+    return quality(made.recipe, made.source.image.data, made.image) | {"label_volume_ratio": ratio}
 
 
 def quality(recipe: Recipe, source: NDArray[Any], image: NDArray[Any]) -> dict[str, float]:
@@ -99,13 +141,3 @@ def displacement_mm(recipe: Recipe) -> float:
     moved = deform(recipe.fields, recipe.displacement, grid, recipe.shape) - grid
     spacing = torch.tensor(recipe.spacing, dtype=moved.dtype).reshape(1, 3, 1, 1, 1)
     return float((moved * spacing).square().sum(dim=1).mean().sqrt())
-
-
-def voxels_digest(path: Path) -> str:
-    """Return the SHA-256 of a NIfTI file's uncompressed bytes (compression may differ, voxels may not)."""
-    content = path.read_bytes()
-    return hashlib.sha256(gzip.decompress(content) if path.suffix == ".gz" else content).hexdigest()
-
-
-def _relative(path: Path, start: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), start.resolve())).as_posix()

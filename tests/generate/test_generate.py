@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from generated import rows
 
 from medgan.checkpoint import file_digest
 from medgan.data.cohort import load_image, load_label, read_cohort
@@ -18,24 +18,10 @@ from medgan.generate.reproduce import reproduce
 
 
 @pytest.fixture(scope="module")
-def checkpoint_folder(
-    make_checkpoint: Callable[..., Path], cohort_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A checkpoint that has seen the first six cases of the cohort."""
-    cases = read_cohort(cohort_folder).cases[:6]
-    return make_checkpoint(tmp_path_factory.mktemp("generator"), seen=cases)
-
-
-@pytest.fixture(scope="module")
-def made(checkpoint_folder: Path, cohort_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(seen_checkpoint: Path, cohort_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("synthetic")
-    generate(checkpoint_folder, cohort_folder, output, count=14, seed=3)
+    generate(seen_checkpoint, cohort_folder, output, count=14, seed=3)
     return output
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "manifest.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def test_every_volume_lies_there_with_its_sidecar(made: Path) -> None:
@@ -85,9 +71,9 @@ def test_the_output_is_itself_a_cohort(made: Path) -> None:
 
 
 def test_a_volume_does_not_depend_on_what_else_is_made(
-    made: Path, checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path
+    made: Path, seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path
 ) -> None:
-    generate(checkpoint_folder, cohort_folder, tmp_path, count=3, seed=3, sources="all", class_name="large")
+    generate(seen_checkpoint, cohort_folder, tmp_path, count=3, seed=3, sources="all", class_name="large")
     shared = [p.name for p in (tmp_path / "images").glob("*.nii.gz") if (made / "images" / p.name).exists()]
     assert shared
     for name in shared:
@@ -95,21 +81,21 @@ def test_a_volume_does_not_depend_on_what_else_is_made(
 
 
 def test_another_seed_gives_other_volumes(
-    made: Path, checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path
+    made: Path, seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path
 ) -> None:
-    generate(checkpoint_folder, cohort_folder, tmp_path, count=6, seed=4)
+    generate(seen_checkpoint, cohort_folder, tmp_path, count=6, seed=4)
     name = "case03_sibling0000.nii.gz"
     assert file_digest(tmp_path / "images" / name) != file_digest(made / "images" / name)
 
 
 def test_an_interrupted_call_goes_on_and_makes_nothing_twice(
-    made: Path, checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path
+    made: Path, seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(made, tmp_path / "half")
     kept, lost = "case01_sibling0000", "case04_sibling0001"
     (tmp_path / "half" / "images" / f"{lost}.json").unlink()
     before = (tmp_path / "half" / "images" / f"{kept}.nii.gz").stat().st_mtime_ns
-    generate(checkpoint_folder, cohort_folder, tmp_path / "half", count=14, seed=3)
+    generate(seen_checkpoint, cohort_folder, tmp_path / "half", count=14, seed=3)
     assert (tmp_path / "half" / "images" / f"{kept}.nii.gz").stat().st_mtime_ns == before
     assert rows(tmp_path / "half") == rows(made)
     assert file_digest(tmp_path / "half" / "images" / f"{lost}.nii.gz") == file_digest(
@@ -117,9 +103,9 @@ def test_an_interrupted_call_goes_on_and_makes_nothing_twice(
     )
 
 
-def test_siblings_made_otherwise_are_not_mixed_in(made: Path, checkpoint_folder: Path, cohort_folder: Path) -> None:
+def test_siblings_made_otherwise_are_not_mixed_in(made: Path, seen_checkpoint: Path, cohort_folder: Path) -> None:
     with pytest.raises(InputFault, match="OTHER_OUTPUT"):
-        generate(checkpoint_folder, cohort_folder, made, count=14, seed=3, strength=0.5)
+        generate(seen_checkpoint, cohort_folder, made, count=14, seed=3, strength=0.5)
 
 
 def test_summary_and_contact_sheet(made: Path) -> None:
@@ -187,48 +173,48 @@ def test_several_channels_make_a_cohort_of_several_channels(
 
 @pytest.mark.parametrize("case_id", ["../../evil", "site1/p", ".hidden", "a\\b"])
 def test_a_case_id_that_leads_elsewhere_is_refused(
-    case_id: str, checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path
+    case_id: str, seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path
 ) -> None:
     image = cohort_folder / "images" / "case01.nii.gz"
     (tmp_path / "m.csv").write_text(f"case_id,image\n{case_id},{image}\n")
     with pytest.raises(InputFault, match="BAD_CASE_ID"):
-        generate(checkpoint_folder, tmp_path / "m.csv", tmp_path / "out", count=1)
+        generate(seen_checkpoint, tmp_path / "m.csv", tmp_path / "out", count=1)
     assert [p.name for p in tmp_path.iterdir()] == ["m.csv"]
 
 
 def test_nothing_is_written_among_the_sources_or_over_something_else(
-    checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path
+    seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path
 ) -> None:
     before = (cohort_folder / "manifest.csv").read_bytes()
     with pytest.raises(InputFault, match="OUTPUT_IN_USE"):
-        generate(checkpoint_folder, cohort_folder, cohort_folder, count=1)
+        generate(seen_checkpoint, cohort_folder, cohort_folder, count=1)
     assert (cohort_folder / "manifest.csv").read_bytes() == before
     (tmp_path / "thesis.docx").touch()
     with pytest.raises(InputFault, match="OUTPUT_IN_USE"):
-        generate(checkpoint_folder, cohort_folder, tmp_path, count=1)
+        generate(seen_checkpoint, cohort_folder, tmp_path, count=1)
     with pytest.raises(InputFault, match="NOT_A_FOLDER"):
-        generate(checkpoint_folder, cohort_folder, tmp_path / "thesis.docx", count=1)
+        generate(seen_checkpoint, cohort_folder, tmp_path / "thesis.docx", count=1)
 
 
 def test_a_cohort_without_the_class_column_counts_as_without_class(
-    checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path
+    seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path
 ) -> None:
-    generate(checkpoint_folder, cohort_folder / "images", tmp_path / "out", count=2, sources="all")
+    generate(seen_checkpoint, cohort_folder / "images", tmp_path / "out", count=2, sources="all")
     assert {row["size"] for row in rows(tmp_path / "out")} == {""}
 
 
-def test_a_changed_source_is_noticed(checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path) -> None:
+def test_a_changed_source_is_noticed(seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(cohort_folder, tmp_path / "cohort")
-    generate(checkpoint_folder, tmp_path / "cohort", tmp_path / "out", count=6)
+    generate(seen_checkpoint, tmp_path / "cohort", tmp_path / "out", count=6)
     shutil.copy(cohort_folder / "images" / "case09.nii.gz", tmp_path / "cohort" / "images" / "case03.nii.gz")
     with pytest.raises(InputFault, match="OTHER_SOURCE"):
         reproduce(tmp_path / "out" / "images" / "case03_sibling0000.json", tmp_path / "again.nii.gz")
     with pytest.raises(InputFault, match="OTHER_OUTPUT"):
-        generate(checkpoint_folder, tmp_path / "cohort", tmp_path / "out", count=12, sources="all")
+        generate(seen_checkpoint, tmp_path / "cohort", tmp_path / "out", count=12, sources="all")
 
 
-def test_strength_zero_copies_the_voxels(checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path) -> None:
-    generate(checkpoint_folder, cohort_folder, tmp_path, count=1, strength=0)
+def test_strength_zero_copies_the_voxels(seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path) -> None:
+    generate(seen_checkpoint, cohort_folder, tmp_path, count=1, strength=0)
     row = rows(tmp_path)[0]
     source = nibabel.load(cohort_folder / "images" / f"{row['source_case']}.nii.gz")
     assert np.array_equal(np.asarray(nibabel.load(tmp_path / row["image"]).dataobj), np.asarray(source.dataobj))

@@ -1,0 +1,235 @@
+"""What a call of ``medgan generate`` is asked for, and all that is opened for it: the same in every process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from medgan.data.cohort import Case, Cohort, read_cohort
+from medgan.data.split import content_hash
+from medgan.errors import InputFault
+from medgan.generate.formats.base import LEVEL, Encoded, Format, Setting
+from medgan.generate.formats.decathlon import Decathlon
+from medgan.generate.formats.dicom import Dicom
+from medgan.generate.formats.nifti import Nifti
+from medgan.generate.formats.nnunet import NnUNet
+from medgan.generate.making import ATTEMPT_STRIDE, Gate, Made, known_class, make_sibling
+from medgan.generate.plan import Order, Plan, choose_sources, plan_orders
+from medgan.generate.sidecar import Place, build_sidecar, measure
+from medgan.generate.source import Source, read_source
+from medgan.generate.store import LocalStore, Store, open_store
+from medgan.sampler import Sampler, load
+from medgan.tracking import is_model_uri
+
+FormatName = Literal["nifti", "dicom", "nnunet", "decathlon"]
+FORMATS: Mapping[str, Callable[[], Format]] = {
+    "nifti": Nifti,
+    "dicom": Dicom,
+    "nnunet": NnUNet,
+    "decathlon": Decathlon,
+}
+RESERVED = ("case_id", "patient_id", "image", "label", "split", "source_case", "synthetic")
+MARK = "generation.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked for; see :func:`medgan.generate.batch.generate`."""
+
+    checkpoint: str
+    data: Path
+    output: str
+    count: int
+    seed: int = 0
+    strength: float = 1.0
+    sources: str = "training"
+    class_names: tuple[str, ...] = ()
+    balance: bool = False
+    max_share: float | None = None
+    format_name: FormatName = "nifti"
+    real_share: float = 0.0
+    level: int = LEVEL
+
+
+class Contents:
+    """Content hashes of cases, each computed once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def of(self, case: Case) -> str:
+        """Return the hash of a case."""
+        if case.case_id not in self._known:
+            self._known[case.case_id] = content_hash(case)
+        return self._known[case.case_id]
+
+
+@dataclass(frozen=True, eq=False)
+class Workshop:
+    """A job with everything opened: reads sources, makes siblings, writes them.
+
+    Attributes:
+        job: what is asked for.
+        sampler: the generator.
+        plan: which siblings.
+        setting: what all volumes have in common.
+        layout: how they are written.
+        store: where.
+        place: for the sidecars.
+        gate: judges siblings, or ``None``.
+        contents: content hashes of the sources.
+    """
+
+    job: Job
+    sampler: Sampler
+    plan: Plan
+    setting: Setting
+    layout: Format
+    store: Store
+    place: Place
+    gate: Gate | None = None
+    contents: Contents = field(default_factory=Contents)
+
+    def missing(self, start: int, stop: int, on_done: list[int]) -> Iterator[tuple[Source, Order]]:
+        """Yield the orders from ``start`` to ``stop`` that are not written yet, each with its source read.
+
+        ``on_done[0]`` is raised by one for each that is there already.
+        """
+        source: Source | None = None
+        for order in self.plan.orders(start, stop):
+            if self.is_done(order):
+                on_done[0] += 1
+                continue
+            if source is None or source.case is not order.case:
+                source = read_source(order.case, self.setting.cohort.label_names, self.contents.of(order.case))
+            yield source, order
+
+    def make(self, item: tuple[Source, Order]) -> tuple[Made, dict[str, Any]]:
+        """Make one sibling and measure it."""
+        source, order = item
+        made = make_sibling(source, order, self.sampler, self.job.strength, self.gate)
+        return made, measure(made)
+
+    def write(self, item: tuple[Made, dict[str, Any]]) -> Order:
+        """Write a sibling: its volumes and, last, as the mark that they are whole, the sidecar."""
+        made, quality = item
+        encoded: Encoded = self.layout.encode(made, self.setting)
+        for piece in encoded.pieces:
+            self.store.put(piece.path, piece.content)
+        sidecar = build_sidecar(made, encoded, quality, self.place)
+        self.store.put(self.sidecar_name(made.order), json.dumps(sidecar, indent=1).encode())
+        return made.order
+
+    def sidecar_name(self, order: Order) -> str:
+        """Return where an order's sidecar lies in the store."""
+        return f"{self.layout.folders[0]}/{order.name}.json"
+
+    def is_done(self, order: Order) -> bool:
+        """Whether a sibling is there, whole.
+
+        Raises:
+            InputFault: one is there under its name that was made otherwise.
+        """
+        name = self.sidecar_name(order)
+        if not self.store.exists(name):
+            return False
+        try:
+            found = json.loads(self.store.read(name))
+            drawn, files = found["parameters"], list(found["files"].values())
+            wanted = self.sampler.draw(
+                order.seed, drawn["index"], self.job.strength, known_class(order.case.class_name, self.sampler)
+            ).to_json()
+            same = drawn == wanted and drawn["index"] % ATTEMPT_STRIDE == order.index
+            same = same and found["source"]["content_sha256"] == self.contents.of(order.case)
+        except (ValueError, KeyError, TypeError):
+            return False
+        if not same or found["format"] != self.layout.name:
+            raise InputFault(
+                f"{self.store.place}/{name}", "OTHER_OUTPUT", "the folder holds siblings made otherwise",
+                "name another --output",
+            )  # fmt: skip
+        return all(
+            self.store.size(path) == size
+            for entry in files
+            for path, size in zip(entry["paths"], entry["bytes"], strict=True)
+        )
+
+
+def open_job(job: Job, gate: Gate | None = None) -> Workshop:
+    """Load the generator, read which cases there are, plan, and check all that can be checked before the work.
+
+    Raises:
+        InputFault: an input is missing or damaged, or what is asked for cannot be done.
+    """
+    sampler = load(job.checkpoint)
+    checkpoint = sampler.checkpoint
+    config = checkpoint.config
+    if job.format_name not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {job.format_name!r}")
+    if job.count < 1:
+        raise InputFault(job.output, "COUNT", f"--count is {job.count}", "ask for at least 1")
+    layout = FORMATS[job.format_name]()
+    cohort = read_cohort(
+        job.data,
+        class_key=config.data.class_key,
+        classes=sampler.class_names,
+        labels=dict(checkpoint.origin.label_names),
+        class_optional=True,
+    )
+    store = open_store(job.output)
+    key = config.data.class_key
+    setting = Setting(cohort, checkpoint, job.level, key if key and key not in RESERVED else "class")
+    layout.check(setting)
+    contents = Contents()
+    sources = choose_sources(
+        cohort, checkpoint, job.sources, job.class_names, labelled=layout.needs_label, content=contents.of
+    )
+    plan = plan_orders(sources, job.count, job.seed, balance=job.balance, max_share=job.max_share)
+    beside = store.folder / layout.folders[0] if isinstance(store, LocalStore) else None
+    uri = str(job.checkpoint) if is_model_uri(job.checkpoint) else None
+    place = Place(beside, job.data, cohort.modality, checkpoint, uri, layout.name)
+    _require_own_place(job, store, cohort, _decides(job, sampler))
+    return Workshop(job, sampler, plan, setting, layout, store, place, gate, contents)
+
+
+def claim(workshop: Workshop) -> None:
+    """Make the output and mark it as this job's."""
+    workshop.store.prepare()
+    mark = json.dumps(_decides(workshop.job, workshop.sampler), indent=1).encode()
+    if not workshop.store.exists(MARK):
+        workshop.store.put(MARK, mark)
+
+
+def _decides(job: Job, sampler: Sampler) -> dict[str, Any]:
+    """Return what must be the same in every call that writes to one output."""
+    return {
+        "checkpoint_sha256": sampler.checkpoint.digest,
+        "seed": job.seed,
+        "strength": float(job.strength),
+        "format": job.format_name,
+    }
+
+
+def _require_own_place(job: Job, store: Store, cohort: Cohort, wanted: dict[str, Any]) -> None:
+    """Refuse to write among the sources, into a folder that something else filled, or over another job's siblings."""
+    inside = False
+    if isinstance(store, LocalStore):
+        if store.folder.exists() and not store.folder.is_dir():
+            raise InputFault(store.folder, "NOT_A_FOLDER", "--output is a file", "name a folder")
+        home = cohort.source if cohort.source.is_dir() else cohort.source.parent
+        inside = home.resolve() == store.folder.resolve()
+    names = {name for name in store.names() if not (name.startswith(".") and name.endswith(".tmp"))}
+    if inside or (names and MARK not in names):
+        raise InputFault(job.output, "OUTPUT_IN_USE", "the folder holds something else", "name a new folder")
+    if MARK in names:
+        try:
+            found = json.loads(store.read(MARK))
+        except ValueError:
+            found = {}
+        differing = [f"{key} {found.get(key)}, now {value}" for key, value in wanted.items() if found.get(key) != value]
+        if differing:
+            reason = f"the folder holds siblings made otherwise ({'; '.join(differing)})"
+            raise InputFault(job.output, "OTHER_OUTPUT", reason, "name another --output")
