@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -11,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import nibabel
-import numpy as np
 import pytest
+from cubes import PATIENTS, write_cohort
 
 from medgan.checkpoint import Origin, save_checkpoint
-from medgan.comparison import engines, study
+from medgan.comparison import study
+from medgan.comparison.engines import attempts
 from medgan.comparison.metrics import METRICS
 from medgan.comparison.report import write_report
 from medgan.comparison.results import load_run, read_runs, read_table
@@ -26,70 +26,8 @@ from medgan.errors import InputFault
 from medgan.models.generator import Generator
 from medgan.tracking import MLflowTracker, NoTracker
 
-PATIENTS = 14
 compare = partial(study.compare, workers=1)  # a process of its own takes seconds to start
 SEEN, UNSEEN = {"patient_id": "p00", "case_id": "c00"}, {"patient_id": "elsewhere", "case_id": "elsewhere"}
-
-
-def write_cohort(folder: Path, seed: int = 0) -> Path:
-    """Fourteen patients with a cube each; every second one bright; the last has no label and no class."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for i in range(PATIENTS):
-        image = rng.random((16, 16, 16), dtype=np.float32) * 100
-        label = np.zeros((16, 16, 16), dtype=np.uint8)
-        x, y, z = rng.integers(2, 8, 3)
-        cube = (slice(x, x + 6), slice(y, y + 6), slice(z, z + 6))
-        image[cube] += 150 if i % 2 else 60
-        label[cube] = 3
-        for name, data in ((f"i{i:02}", image), (f"l{i:02}", label)):
-            nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), folder / f"{name}.nii.gz")
-        annotated = i < PATIENTS - 1
-        rows.append(
-            {
-                "case_id": f"c{i:02}",
-                "patient_id": f"p{i:02}",
-                "image": f"i{i:02}.nii.gz",
-                "label": f"l{i:02}.nii.gz" if annotated else "",
-                "kind": ("bright" if i % 2 else "dark") if annotated else "",
-                "split": "test" if i < 4 else "validation" if i < 6 else "training",
-            }
-        )
-    manifest = folder / "manifest.csv"
-    with manifest.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return manifest
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_cohort(tmp_path_factory.mktemp("cohort"))
-
-
-@pytest.fixture(scope="module")
-def config(manifest: Path) -> Callable[..., Config]:
-    def build(data: dict[str, Any] | None = None, **changes: Any) -> Config:
-        compare = {
-            "arms": ["none", "classical"],
-            "steps": 4,
-            "batch": 4,
-            "width": 4,
-            "curve_points": 2,
-            "bootstrap": 200,
-            "learning_rate": 0.005,
-        }
-        tree = {
-            "name": "cubes",
-            "data": {"root": str(manifest), "labels": {3: "cube"}, **(data or {})},
-            "preprocess": {"shape": [16, 16, 16], "spacing": [1, 1, 1]},
-            "model": {"width": 4, "latent": 4, "basis": 0},
-            "compare": {**compare, **changes},
-        }
-        return parse_config(tree)
-
-    return build
 
 
 @pytest.fixture(scope="module")
@@ -202,13 +140,13 @@ def test_finished_runs_are_not_run_again(
 ) -> None:
     results = (finished.output / "results.csv").read_bytes()
     trained: list[str] = []
-    run = engines.execute
+    run = attempts.execute
 
     def count(material: Any, cell: Any, *rest: Any) -> Any:
         trained.append(cell.arm)
         return run(material, cell, *rest)
 
-    monkeypatch.setattr(engines, "execute", count)
+    monkeypatch.setattr(attempts, "execute", count)
     again = compare(config(), finished.output, NoTracker())
     assert trained == []
     assert again.reused == 4
