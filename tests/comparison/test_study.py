@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 import nibabel
 import pytest
-from cubes import PATIENTS, write_cohort
+import yaml
+from cubes import PATIENTS, study_tree, write_cohort
 
+from medgan import cli
 from medgan.checkpoint import Origin, save_checkpoint
 from medgan.comparison import study
 from medgan.comparison.engines import attempts
@@ -21,7 +24,7 @@ from medgan.comparison.report import write_report
 from medgan.comparison.results import load_run, read_runs, read_table
 from medgan.config import Config, parse_config
 from medgan.data.cohort import open_cohort
-from medgan.data.split import content_hash, split_cohort
+from medgan.data.split import Split, content_hash, split_cohort
 from medgan.errors import InputFault
 from medgan.models.generator import Generator
 from medgan.tracking import MLflowTracker, NoTracker
@@ -303,6 +306,47 @@ def test_a_generator_that_saw_a_test_patient_is_refused(
         compare(config(arms=["gan"], baseline="gan", checkpoint=str(folder)), tmp_path / "out", NoTracker())
     assert "p00" not in str(fault.value)
     assert "c00" not in str(fault.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_generator_that_was_chosen_by_test_patients_is_refused(
+    manifest: Path,
+    config: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cohort = open_cohort(config().data)
+    mine = split_cohort(cohort, config().data)
+    tested = {case.patient_id for case in mine.test}
+    held_out = tested | {case.patient_id for case in mine.validation}
+
+    def trained_with(seed: int) -> tuple[Config, Split]:
+        theirs = config({"given_split": False, "validation": 0.35, "test": 0.35, "split_seed": seed})
+        return theirs, split_cohort(cohort, theirs.data)
+
+    # Drawn anew, so that the generator was trained with none of the study's held-out patients but chosen by some.
+    theirs, split = next(
+        (theirs, split)
+        for theirs, split in map(trained_with, range(2000))
+        if not {case.patient_id for case in split.training} & held_out
+        and {case.patient_id for case in split.validation} & tested
+    )
+    seen = [
+        {"case_id": c.case_id, "patient_id": c.patient_id, "content_sha256": content_hash(c)} for c in split.training
+    ]
+    weights = Generator(theirs.model, 1, 0, theirs.preprocess.shape).state_dict()
+    folder = tmp_path / "generator"
+    save_checkpoint(folder, weights, theirs, Origin((), {3: "cube"}, 1, seen, split.digest, 5))
+    arms = {"arms": ["none", "gan"], "baseline": "none", "checkpoint": str(folder)}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study_tree(manifest, **arms)))
+    command = ["medgan", "compare", str(tmp_path / "study.yaml"), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.match(rf"{re.escape(str(folder))}: LEAK: the generator was chosen by \d of this study's test", line)
     assert not (tmp_path / "out").exists()
 
 
