@@ -62,12 +62,13 @@ class Material:
 
     Args:
         config: of the study.
+        checked: the checks were made by the process that started this one, on the same files; they are not made again.
 
     Raises:
         InputFault: the cohort or a generator is at fault, or they do not allow the study (a leak, too few cases).
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, checked: bool = False) -> None:
         self.config = config
         self.arms = {arm.name: arm for arm in expand_arms(config.compare, config.name)}
         self.cohort = open_cohort(config.data)
@@ -78,16 +79,16 @@ class Material:
             (n, k): split_cohort(self.cohort, _data(config, n, k)) for n in blocks(config) for k in folds(config)
         }
         self.generators = self._load_generators()
-        self._check_patients()
+        outside = self._read_external()
+        if not checked:
+            # By ids and hashes before the volumes are read, which takes longer.
+            self._check_patients()
+            self._check_external(outside)
         self._prepared = self._prepare(self.cohort, self.cohort.cases)
-        self.external = self._open_external()
-        for number, fold in self.splits:
-            block = self.block(number, fold)
-            trained_on = (*block.used["training"], *block.unlabelled)  # by the generator or with pseudo-labels
-            require_no_copies({**block.used, "training": trained_on}, self.external, self.cohort.source)
-            cases = {part: [p.case for p in block.used[part]] for part in PARTS}
-            require_enough(cases, self.task, self.cohort.source, config.compare.batch)
-        self._check_models()
+        self.external = () if outside is None else tuple(self._prepare(*outside).values())
+        if not checked:
+            self._check_volumes()
+            self._check_models()
 
     def block(self, labelled: int, fold: int) -> Block:
         """Return the cases of one fold with so many labelled."""
@@ -193,10 +194,11 @@ class Material:
         prepared = prepare(whole, cohort, Preprocessing(self.config.study_grid), f"reading {cohort.source.name}")
         return {p.case.case_id: p for p in prepared}
 
-    def _open_external(self) -> tuple[Prepared, ...]:
+    def _read_external(self) -> tuple[Cohort, list[Case]] | None:
+        """Return the other site's cohort and those of its cases that can be tested on."""
         site = self.config.compare.test
         if site is None:
-            return ()
+            return None
         cohort = read_cohort(
             site.root,
             class_key=site.class_key or self.config.data.class_key,
@@ -213,13 +215,7 @@ class Material:
             raise InputFault(
                 cohort.source, "NO_TEST", f"no case has a {need}", "annotate cases, or leave compare.test out"
             )
-        seen = {self.image_digest(c) for split in self.splits.values() for c in (*split.training, *split.validation)}
-        seen |= {str(c["content_sha256"]) for point in self.checkpoints().values() for c in point.origin.training_cases}
-        copies = sum(self.image_digest(case) in seen for case in cases)
-        if copies:
-            reason = f"{copies} cases of the other site are byte for byte training or validation cases"
-            raise InputFault(cohort.source, "LEAK", reason, "remove the copies")
-        return tuple(self._prepare(cohort, cases).values())
+        return cohort, cases
 
     def _load_generators(self) -> dict[tuple[str, int, int], Sampler]:
         """Load each arm's generator for each block."""
@@ -258,6 +254,25 @@ class Material:
             require_no_leak(split, hashes, self.cohort.source, points, labelled)
             for point in points:
                 self._check_choice(point, split)
+
+    def _check_external(self, outside: tuple[Cohort, list[Case]] | None) -> None:
+        if outside is None:
+            return
+        cohort, cases = outside
+        seen = {self.image_digest(c) for split in self.splits.values() for c in (*split.training, *split.validation)}
+        seen |= {str(c["content_sha256"]) for point in self.checkpoints().values() for c in point.origin.training_cases}
+        copies = sum(self.image_digest(case) in seen for case in cases)
+        if copies:
+            reason = f"{copies} cases of the other site are byte for byte training or validation cases"
+            raise InputFault(cohort.source, "LEAK", reason, "remove the copies")
+
+    def _check_volumes(self) -> None:
+        for number, fold in self.splits:
+            block = self.block(number, fold)
+            trained_on = (*block.used["training"], *block.unlabelled)  # by the generator or with pseudo-labels
+            require_no_copies({**block.used, "training": trained_on}, self.external, self.cohort.source)
+            cases = {part: [p.case for p in block.used[part]] for part in PARTS}
+            require_enough(cases, self.task, self.cohort.source, self.config.compare.batch)
 
     def _check_choice(self, point: Checkpoint, split: Split) -> None:
         """Refuse a generator whose weights were chosen by patients who are tested here."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -194,8 +194,9 @@ def _run_all(
             table.step(cell, step, values)
             open_runs.of(cell).on_step(step, values)
 
-        with open_runs:
-            for cell, outcome in run_cells(material, waiting, on_step, engine=engine, workers=workers):
+        runs = run_cells(material, waiting, on_step, engine=engine, workers=workers)
+        with open_runs, closing(runs):
+            for cell, outcome in runs:
                 ended.add(cell)
                 if isinstance(outcome, Outcome):
                     record = outcome.record

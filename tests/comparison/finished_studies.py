@@ -12,30 +12,8 @@ from typing import Any
 
 import numpy as np
 
-SUMMARY_COLUMNS = [
-    "labelled",
-    "split",
-    "arm",
-    "metric",
-    "structure",
-    "mean",
-    "low",
-    "high",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "p",
-    "p_holm",
-    "p_wilcoxon",
-    "p_corrected",
-    "verdict",
-    "replicates",
-    "patients",
-    "missing",
-    "seconds",
-    "detectable",
-    "exploratory",
-]
+from medgan.comparison.summary import COLUMNS
+
 NAN = math.nan
 CLASSES = ("benign", "malignant")
 LABELS = {"1": "anterior", "2": "posterior"}
@@ -133,7 +111,7 @@ def write_study(folder: Path, recipe: Recipe | None = None) -> Path:
     write_csv(folder / "curve.csv", "arm,labelled,fold,seed,step,metric,value", curves)
     write_csv(folder / "runs.csv", "arm,labelled,fold,seed,status,seconds,teacher_seconds,error", runs)
     rows = [row for labelled in recipe.labelled for row in summary_rows(recipe, plan, labelled, means, splits)]
-    write_csv(folder / "summary.csv", ",".join(SUMMARY_COLUMNS), [[row[c] for c in SUMMARY_COLUMNS] for row in rows])
+    write_csv(folder / "summary.csv", ",".join(COLUMNS), [[row[c] for c in COLUMNS] for row in rows])
     if recipe.gallery:
         write_gallery(folder, recipe, [a["name"] for a in arms])
     return folder

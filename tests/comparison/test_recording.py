@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from finished_studies import Recipe, plan_of
 
 from medgan.checkpoint import load_checkpoint
 from medgan.comparison.account import champion_of, datasets, plan_params, verdict_line
+from medgan.comparison.design import Cell
 from medgan.comparison.recording import StudyRecorder
 from medgan.comparison.results import CurvePoint, write_table
+from medgan.comparison.summary import COLUMNS
 from medgan.errors import TrainingFailure
 from medgan.tracking import MLflowTracker, NoTracker
 
@@ -20,61 +23,17 @@ mlflow = pytest.importorskip("mlflow")
 
 CANARIES = ("canary-case-7", "canary-patient-7")
 COUNTS = {"cases": 9, "patients": 8, "used_cases": 7, "used_patients": 6}
+ARMS = [
+    {"name": "none", "parts": [], "generator": None, "exploratory": False},
+    {"name": "classical", "parts": ["classical"], "generator": None, "exploratory": False},
+    {"name": "gan", "parts": ["gan"], "generator": "dagan", "probability": 0.5, "exploratory": False},
+]
 PLAN: dict[str, Any] = {
-    "format": 2,
-    "name": "hippocampus",
-    "seed": 0,
-    "task": "segmentation",
-    "metric": "dice",
-    "structures": {"1": "anterior", "2": "posterior"},
-    "compare": {"baseline": "classical", "seeds": 2, "steps": 40, "batch": 8, "arms": ["none", "classical", "gan"]},
-    "arms": [
-        {"name": "none", "parts": [], "generator": None, "exploratory": False},
-        {"name": "classical", "parts": ["classical"], "generator": None, "exploratory": False},
-        {"name": "gan", "parts": ["gan"], "generator": "dagan", "probability": 0.5, "exploratory": False},
-    ],
-    "labelled": [4, 0],
-    "folds": None,
-    "splits": 1,
+    **plan_of(Recipe(name="hippocampus", labelled=(4, 0), seeds=2), ARMS),
     "exploratory": False,
-    "split_digests": ["a" * 64],
-    "content_digest": "b" * 64,
     "external_digest": "c" * 64,
     "cohort": dict.fromkeys(("training", "validation", "test", "external"), COUNTS),
-    "versions": {"torch": "2.13.0"},
 }
-COLUMNS = [
-    "labelled",
-    "split",
-    "arm",
-    "metric",
-    "structure",
-    "mean",
-    "low",
-    "high",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "p",
-    "p_holm",
-    "p_wilcoxon",
-    "p_corrected",
-    "verdict",
-    "replicates",
-    "patients",
-    "missing",
-    "seconds",
-    "detectable",
-    "exploratory",
-]
-
-
-@dataclass(frozen=True)
-class Cell:
-    arm: str
-    labelled: int
-    fold: int
-    seed: int
 
 
 def row(arm: str, verdict: str = "", difference: float = math.nan, **changes: object) -> dict[str, object]:
@@ -137,14 +96,14 @@ def finished(
 ) -> Finished:
     checkpoint = load_checkpoint(make_checkpoint(tmp_path_factory.mktemp("generator")))
     with StudyRecorder(tracker, PLAN, "d" * 64) as study:
-        with study.child(Cell("none", 4, 0, 0)) as first, study.child(Cell("gan", 0, 0, 1)) as second:
+        with study.child(Cell(4, 0, 0, "none")) as first, study.child(Cell(0, 0, 1, "gan")) as second:
             for step in (20, 40):
                 first.on_step(step, {"loss": 1 / step})
                 second.on_step(step, {"loss": 2 / step, "validation/dice": step / 100})
             first.result({"dice": 0.7}, 3.0)
             second.result({"dice": 0.8, "hd95": 2.0}, 4.0, teacher_seconds=1.0)
-        study.record_again(Cell("classical", 0, 0, 0), {"dice": 0.75}, [CurvePoint(20, "dice", 0.6)], 2.0)
-        study.record_failure(Cell("classical", 0, 0, 1), "NOT_FINITE")
+        study.record_again(Cell(0, 0, 0, "classical"), {"dice": 0.75}, [CurvePoint(20, "dice", 0.6)], 2.0)
+        study.record_failure(Cell(0, 0, 1, "classical"), "NOT_FINITE")
         registered = study.finish(output, {"dagan": checkpoint})
     runs = client.search_runs([tracker.experiment_id])
     parent = next(run for run in runs if run.info.run_id == study.run.run_id)
@@ -253,7 +212,7 @@ def test_a_generator_with_a_gain_becomes_champion(finished: Finished, client: An
 def test_a_study_that_raises_is_failed_and_so_is_the_training_that_did(tracker: MLflowTracker, client: Any) -> None:
     study = StudyRecorder(tracker, PLAN, "e" * 64)
     message = "/out/study: NOT_FINITE: loss is not a number"
-    with pytest.raises(TrainingFailure), study, study.child(Cell("none", 0, 0, 0)) as child:
+    with pytest.raises(TrainingFailure), study, study.child(Cell(0, 0, 0, "none")) as child:
         raise TrainingFailure(message)
     for run_id in (study.run.run_id, child.run.run_id):
         stored = client.get_run(run_id)
@@ -263,7 +222,7 @@ def test_a_study_that_raises_is_failed_and_so_is_the_training_that_did(tracker: 
 
 def test_without_a_store_the_same_calls_do_nothing(output: Path, checkpoint_folder: Path) -> None:
     with StudyRecorder(NoTracker(), PLAN, "d" * 64) as study:
-        with study.child(Cell("gan", 0, 0, 0)) as child:
+        with study.child(Cell(0, 0, 0, "gan")) as child:
             child.on_step(1, {"loss": 1.0})
             child.result({"dice": 0.5}, 1.0)
         assert study.finish(output, {"dagan": load_checkpoint(checkpoint_folder)}) == {}
@@ -287,7 +246,7 @@ def test_without_a_store_the_same_calls_do_nothing(output: Path, checkpoint_fold
 )
 def test_only_a_gain_on_the_test_makes_a_champion(rows: list[dict[str, object]], champion: str | None) -> None:
     arms = [
-        *PLAN["arms"],
+        *ARMS,
         {"name": "other", "parts": ["gan"], "generator": "other-gan"},
         {"name": "control", "parts": ["random-deformation"], "generator": "dagan"},
         {"name": "late", "parts": ["gan"], "generator": "late-gan", "exploratory": True},

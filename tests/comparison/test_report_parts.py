@@ -12,6 +12,7 @@ from finished_studies import Recipe, arms_of, plan_of, write_study
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from medgan.comparison.design import Cell
 from medgan.comparison.report import words
 from medgan.comparison.report.derived import (
     patient_differences,
@@ -20,7 +21,7 @@ from medgan.comparison.report.derived import (
     replicate_values,
     sweeps,
 )
-from medgan.comparison.report.finished import Cell, FinishedStudy, Replicate, ScoreLine, read_study
+from medgan.comparison.report.finished import FinishedStudy, Replicate, ScoreLine, read_study
 from medgan.comparison.report.sprites import image_sprite, layout_of, outline_sprite
 from medgan.comparison.summary import SummaryRow
 
@@ -115,10 +116,10 @@ def dice(patient: str, structure: str, value: float) -> ScoreLine:
 
 def test_patient_differences_average_structures_then_replicates() -> None:
     scores = {
-        Cell("classical", 0, 0, 0): [dice("a", "x", 0.5), dice("a", "y", 0.7), dice("b", "x", 0.4)],
-        Cell("classical", 0, 0, 1): [dice("a", "x", 0.6), dice("b", "x", 0.4)],
-        Cell("gan", 0, 0, 0): [dice("a", "x", 0.7), dice("a", "y", 0.9), dice("b", "x", 0.4), dice("b", "y", math.nan)],
-        Cell("gan", 0, 0, 1): [dice("a", "x", 0.9), dice("b", "x", 0.6)],
+        Cell(0, 0, 0, "classical"): [dice("a", "x", 0.5), dice("a", "y", 0.7), dice("b", "x", 0.4)],
+        Cell(0, 0, 1, "classical"): [dice("a", "x", 0.6), dice("b", "x", 0.4)],
+        Cell(0, 0, 0, "gan"): [dice("a", "x", 0.7), dice("a", "y", 0.9), dice("b", "x", 0.4), dice("b", "y", math.nan)],
+        Cell(0, 0, 1, "gan"): [dice("a", "x", 0.9), dice("b", "x", 0.6)],
     }
     study = study_of(scores)
     assert patient_differences(study, "gan", 0) == pytest.approx([0.25, 0.1])
@@ -127,9 +128,9 @@ def test_patient_differences_average_structures_then_replicates() -> None:
 
 def test_replicate_that_only_one_arm_has_is_not_compared() -> None:
     scores = {
-        Cell("classical", 0, 0, 0): [dice("a", "x", 0.5)],
-        Cell("gan", 0, 0, 0): [dice("a", "x", 0.7)],
-        Cell("gan", 0, 0, 1): [dice("a", "x", 0.1)],
+        Cell(0, 0, 0, "classical"): [dice("a", "x", 0.5)],
+        Cell(0, 0, 0, "gan"): [dice("a", "x", 0.7)],
+        Cell(0, 0, 1, "gan"): [dice("a", "x", 0.1)],
     }
     assert replicate_differences(study_of(scores), "gan", 0) == pytest.approx({Replicate(0, 0): 0.2})
     assert patient_differences(study_of(scores), "gan", 0) == pytest.approx([0.2])
@@ -137,7 +138,7 @@ def test_replicate_that_only_one_arm_has_is_not_compared() -> None:
 
 def test_replicate_value_of_a_classification_is_scikit_learns_auc(tmp_path: Path) -> None:
     study = read_study(write_study(tmp_path, Recipe(task="classification", seeds=2, gallery=False)))
-    lines = [line for line in study.scores[Cell("gan", 0, 0, 1)] if line.split == "test"]
+    lines = [line for line in study.scores[Cell(0, 0, 1, "gan")] if line.split == "test"]
     given = {
         line.case_id: line.value for line in lines if (line.metric, line.structure) == ("probability", "malignant")
     }

@@ -1,95 +1,36 @@
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nibabel
-import numpy as np
 import pytest
+import yaml
+from cubes import PATIENTS, study_tree, write_cohort
 
+from medgan import cli
 from medgan.checkpoint import Origin, save_checkpoint
-from medgan.comparison import engines, study
+from medgan.comparison import study
+from medgan.comparison.engines import attempts
 from medgan.comparison.metrics import METRICS
 from medgan.comparison.report import write_report
 from medgan.comparison.results import load_run, read_runs, read_table
 from medgan.config import Config, parse_config
 from medgan.data.cohort import open_cohort
-from medgan.data.split import content_hash, split_cohort
+from medgan.data.split import Split, content_hash, split_cohort
 from medgan.errors import InputFault
 from medgan.models.generator import Generator
 from medgan.tracking import MLflowTracker, NoTracker
 
-PATIENTS = 14
 compare = partial(study.compare, workers=1)  # a process of its own takes seconds to start
 SEEN, UNSEEN = {"patient_id": "p00", "case_id": "c00"}, {"patient_id": "elsewhere", "case_id": "elsewhere"}
-
-
-def write_cohort(folder: Path, seed: int = 0) -> Path:
-    """Fourteen patients with a cube each; every second one bright; the last has no label and no class."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for i in range(PATIENTS):
-        image = rng.random((16, 16, 16), dtype=np.float32) * 100
-        label = np.zeros((16, 16, 16), dtype=np.uint8)
-        x, y, z = rng.integers(2, 8, 3)
-        cube = (slice(x, x + 6), slice(y, y + 6), slice(z, z + 6))
-        image[cube] += 150 if i % 2 else 60
-        label[cube] = 3
-        for name, data in ((f"i{i:02}", image), (f"l{i:02}", label)):
-            nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), folder / f"{name}.nii.gz")
-        annotated = i < PATIENTS - 1
-        rows.append(
-            {
-                "case_id": f"c{i:02}",
-                "patient_id": f"p{i:02}",
-                "image": f"i{i:02}.nii.gz",
-                "label": f"l{i:02}.nii.gz" if annotated else "",
-                "kind": ("bright" if i % 2 else "dark") if annotated else "",
-                "split": "test" if i < 4 else "validation" if i < 6 else "training",
-            }
-        )
-    manifest = folder / "manifest.csv"
-    with manifest.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return manifest
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_cohort(tmp_path_factory.mktemp("cohort"))
-
-
-@pytest.fixture(scope="module")
-def config(manifest: Path) -> Callable[..., Config]:
-    def build(data: dict[str, Any] | None = None, **changes: Any) -> Config:
-        compare = {
-            "arms": ["none", "classical"],
-            "steps": 4,
-            "batch": 4,
-            "width": 4,
-            "curve_points": 2,
-            "bootstrap": 200,
-            "learning_rate": 0.005,
-        }
-        tree = {
-            "name": "cubes",
-            "data": {"root": str(manifest), "labels": {3: "cube"}, **(data or {})},
-            "preprocess": {"shape": [16, 16, 16], "spacing": [1, 1, 1]},
-            "model": {"width": 4, "latent": 4, "basis": 0},
-            "compare": {**compare, **changes},
-        }
-        return parse_config(tree)
-
-    return build
 
 
 @pytest.fixture(scope="module")
@@ -202,13 +143,13 @@ def test_finished_runs_are_not_run_again(
 ) -> None:
     results = (finished.output / "results.csv").read_bytes()
     trained: list[str] = []
-    run = engines.execute
+    run = attempts.execute
 
     def count(material: Any, cell: Any, *rest: Any) -> Any:
         trained.append(cell.arm)
         return run(material, cell, *rest)
 
-    monkeypatch.setattr(engines, "execute", count)
+    monkeypatch.setattr(attempts, "execute", count)
     again = compare(config(), finished.output, NoTracker())
     assert trained == []
     assert again.reused == 4
@@ -365,6 +306,47 @@ def test_a_generator_that_saw_a_test_patient_is_refused(
         compare(config(arms=["gan"], baseline="gan", checkpoint=str(folder)), tmp_path / "out", NoTracker())
     assert "p00" not in str(fault.value)
     assert "c00" not in str(fault.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_generator_that_was_chosen_by_test_patients_is_refused(
+    manifest: Path,
+    config: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cohort = open_cohort(config().data)
+    mine = split_cohort(cohort, config().data)
+    tested = {case.patient_id for case in mine.test}
+    held_out = tested | {case.patient_id for case in mine.validation}
+
+    def trained_with(seed: int) -> tuple[Config, Split]:
+        theirs = config({"given_split": False, "validation": 0.35, "test": 0.35, "split_seed": seed})
+        return theirs, split_cohort(cohort, theirs.data)
+
+    # Drawn anew, so that the generator was trained with none of the study's held-out patients but chosen by some.
+    theirs, split = next(
+        (theirs, split)
+        for theirs, split in map(trained_with, range(2000))
+        if not {case.patient_id for case in split.training} & held_out
+        and {case.patient_id for case in split.validation} & tested
+    )
+    seen = [
+        {"case_id": c.case_id, "patient_id": c.patient_id, "content_sha256": content_hash(c)} for c in split.training
+    ]
+    weights = Generator(theirs.model, 1, 0, theirs.preprocess.shape).state_dict()
+    folder = tmp_path / "generator"
+    save_checkpoint(folder, weights, theirs, Origin((), {3: "cube"}, 1, seen, split.digest, 5))
+    arms = {"arms": ["none", "gan"], "baseline": "none", "checkpoint": str(folder)}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study_tree(manifest, **arms)))
+    command = ["medgan", "compare", str(tmp_path / "study.yaml"), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.match(rf"{re.escape(str(folder))}: LEAK: the generator was chosen by \d of this study's test", line)
     assert not (tmp_path / "out").exists()
 
 

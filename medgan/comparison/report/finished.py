@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from medgan.comparison.design import Cell
 from medgan.comparison.results import CURVE, PLAN, RESULTS, SUMMARY, read_table
 from medgan.comparison.summary import SummaryRow
 from medgan.errors import InputFault
@@ -17,15 +18,6 @@ RUNS = "runs.csv"
 # Beside their names everything in summary.csv is a number.
 WORDS = ("split", "arm", "metric", "structure", "verdict")
 WHOLE = ("labelled", "replicates", "patients", "missing")
-
-
-class Cell(NamedTuple):
-    """Where a run stands in the study; ``labelled`` 0 means all annotated training cases."""
-
-    arm: str
-    labelled: int
-    fold: int
-    seed: int
 
 
 class Replicate(NamedTuple):
@@ -163,7 +155,7 @@ def _runs(path: Path) -> Iterator[RunLine]:
 
 
 def _cell(row: Mapping[str, str]) -> Cell:
-    return Cell(row["arm"], int(row["labelled"]), int(row["fold"]), int(row["seed"]))
+    return Cell(int(row["labelled"]), int(row["fold"]), int(row["seed"]), row["arm"])
 
 
 def _summary_row(row: Mapping[str, str]) -> SummaryRow:

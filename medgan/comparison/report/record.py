@@ -46,8 +46,14 @@ def runs_table(study: FinishedStudy) -> list[tuple[RunLine, float]]:
     values = {(arm, n): replicate_values(study, arm, n) for arm in study.arms for n in study.blocks}
     return [
         (run, values.get((run.cell.arm, run.cell.labelled), {}).get(Replicate(run.cell.fold, run.cell.seed), math.nan))
-        for run in sorted(study.runs, key=lambda run: (run.cell.labelled or math.inf, *run.cell))
+        for run in sorted(study.runs, key=_place)
     ]
+
+
+def _place(run: RunLine) -> tuple[float, str, int, int]:
+    """Where a run stands in the table: the block of all labelled cases (0) comes last."""
+    cell = run.cell
+    return cell.labelled or math.inf, cell.arm, cell.fold, cell.seed
 
 
 def _mean(values: Iterable[float]) -> float:
