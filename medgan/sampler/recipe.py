@@ -15,7 +15,7 @@ from torch import Tensor
 from medgan.data.preprocess import Scale
 from medgan.models.deformation import affine_exponential, corner_jacobians, sample_at, smooth_upsample, voxel_grid
 from medgan.models.fields import Fields, Shape, deform, deform_inverse
-from medgan.sampler.warp import SourceVoxels, sample_slab, to_dtype
+from medgan.sampler.warp import SourceVoxels, sample_slab, to_dtype, to_unit
 
 MAX_LABELS = 64  # a volume of more values is no label map
 INVERSE_STEPS = 4
@@ -174,26 +174,19 @@ class Recipe:
             return volume
         changed = torch.empty_like(volume, memory_format=torch.contiguous_format)
         voxels = self._voxels(volume)
+        half = tuple(n // 2 for n in self.shape)
+        both = smooth_upsample(torch.cat([self.fields.gain, self.fields.offset], dim=1), half)[0]
+        texture = None if self.fields.texture is None else smooth_upsample(self.fields.texture, half)[0]
         for start, stop in voxels.slabs():
             part = volume[:, start:stop]
-            unit = self.scale.to_unit(part)
-            gain, offset, texture = self.appearance_fields(voxels, start, stop)
+            unit = to_unit(self.scale, part)
+            gain, offset = voxels.bring(both, start, stop).chunk(2)
             # unit (e^gain − 1) + 4 offset unit (1 − unit) + texture, as in training
             change = torch.expm1(gain).addcmul_(offset, 1 - unit, value=4).mul_(unit)
             if texture is not None:
-                change += texture
+                change += voxels.bring(texture, start, stop)
             torch.addcmul(part, change, self.scale.span, out=changed[:, start:stop])
         return changed
-
-    def appearance_fields(self, voxels: SourceVoxels, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return log gain, offset and texture at the voxels ``start:stop``, ``(C, n, Y, Z)`` each."""
-        half = tuple(n // 2 for n in self.shape)
-
-        def at_voxels(field: Tensor) -> Tensor:
-            return voxels.field(smooth_upsample(field, half)[0], start, stop)
-
-        texture = None if self.fields.texture is None else at_voxels(self.fields.texture)
-        return at_voxels(self.fields.gain), at_voxels(self.fields.offset), texture
 
     def displacement_at_source(self, like: Tensor) -> Tensor:
         """Return φ(q) − q at every source voxel, ``(3, X, Y, Z)`` in source voxels."""

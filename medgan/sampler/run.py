@@ -20,6 +20,7 @@ from medgan.models.fields import Fields, Shape, without_folds
 from medgan.models.generator import Generator
 from medgan.sampler.recipe import Parameters, Recipe
 from medgan.sampler.render import Part, channel_first, like, render_parts
+from medgan.sampler.warp import to_unit
 from medgan.seeding import torch_generator
 from medgan.tracking import is_model_uri, resolve_model_uri
 
@@ -123,7 +124,7 @@ class Sampler:
         matrix = self.preprocessing.grid_map(tuple(volume.shape[1:]), affine)
         scale = self.scale(volume, input_range)
         data, crop_matrix = _crop_to_grid(volume, matrix, shape)
-        unit = resample_to_grid(scale.to_unit(data.to(torch.float32)), crop_matrix, shape)
+        unit = resample_to_grid(to_unit(scale, data.to(torch.float32)), crop_matrix, shape)
         z = torch.randn(
             1, self.generator.config.latent, generator=torch_generator(parameters.seed, "noise", parameters.index)
         )

@@ -8,7 +8,7 @@ positions; the affine of a deformation is folded into the same products.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medgan.data.preprocess import Scale
 from medgan.models.fields import Shape
 
 # Positions and gathered values of this many voxels are held at a time, whatever the volume's size.
-SLAB_VOXELS = 2_000_000
+SLAB_VOXELS = 500_000  # their positions fit into a processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +32,14 @@ class SourceVoxels:
         matrix: ``(4, 4)`` grid voxel to source voxel: permutation, flips, scales, offset.
         shape: voxels of the network's grid.
         device: where fields are brought to.
+        kept: weights found already, by axis and count.
     """
 
     size: Shape
     matrix: NDArray[np.float64]
     shape: Shape
     device: torch.device
+    kept: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     @property
     def grid_axes(self) -> list[int]:
@@ -60,12 +63,15 @@ class SourceVoxels:
 
         The samples span the grid edge to edge; beyond the first and last the field is constant.
         """
-        ratio = count / self.shape[self.grid_axes[axis]]
-        position = (self.along(axis) * ratio + (ratio - 1) / 2).clamp(0, count - 1)
-        nodes = torch.arange(count, dtype=torch.float64)
-        return (1 - (position[:, None] - nodes).abs()).clamp(min=0).to(torch.float32).to(self.device)
+        if (axis, count) not in self.kept:
+            ratio = count / self.shape[self.grid_axes[axis]]
+            position = (self.along(axis) * ratio + (ratio - 1) / 2).clamp(0, count - 1)
+            nodes = torch.arange(count, dtype=torch.float64)
+            weights = (1 - (position[:, None] - nodes).abs()).clamp(min=0)
+            self.kept[axis, count] = weights.to(torch.float32).to(self.device)
+        return self.kept[axis, count]
 
-    def field(self, field: Tensor, start: int, stop: int, ramps: list[Tensor] | None = None) -> Tensor:
+    def bring(self, field: Tensor, start: int, stop: int, ramps: list[Tensor] | None = None) -> Tensor:
         """Bring ``(C, d, h, w)`` along grid axes to the voxels ``start:stop``: ``(C, n, Y, Z)``.
 
         Args:
@@ -104,7 +110,7 @@ class SourceVoxels:
         ramps = [linear[:, self.grid_axes[axis], None] * self.along(axis) for axis in range(3)]
         ramps[2] = ramps[2] + constant[:, None]
         mixed = torch.einsum("oc,cdhw->odhw", linear.to(displacement), displacement[0])
-        found = self.field(mixed, start, stop, [ramp.to(mixed) for ramp in ramps])
+        found = self.bring(mixed, start, stop, [ramp.to(mixed) for ramp in ramps])
         return found.movedim(0, -1)[None]
 
 
@@ -119,6 +125,11 @@ def sample_slab(volume: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor
     batch = grid[0].reshape(parts, grid.shape[1] // parts, *grid.shape[2:])
     sampled = _sample(volume[None].expand(parts, -1, -1, -1, -1), batch, mode, padding)
     return sampled.movedim(0, 1).flatten(1, 2)
+
+
+def to_unit(scale: Scale, data: Tensor) -> Tensor:
+    """Map float ``data`` to the network's range as :meth:`Scale.to_unit` does, in one buffer."""
+    return (data - scale.low).div_(scale.span).clamp_(0, 1)
 
 
 def to_dtype(data: Tensor, dtype: torch.dtype) -> Tensor:
