@@ -77,6 +77,7 @@ def deformation_figure(
     label: Image | None = None,
     sibling_label: Image | None = None,
     spacing: Spacing | None = None,
+    appearance: Image | None = None,
 ) -> Figure:
     """Draw what was done to one volume: source, sibling, difference, warped grid, Jacobian determinant.
 
@@ -87,6 +88,7 @@ def deformation_figure(
         jacobian: ``(D, H, W)`` determinant; 1 keeps volume. Values of 0 and below, folds, are marked.
         label, sibling_label: label maps whose outlines are drawn, and the first of which picks the slice.
         spacing: mm between voxels along the axes; none: cubes.
+        appearance: ``(D, H, W)`` change of grey value before the deformation, as a share of the intensity range.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -96,8 +98,8 @@ def deformation_figure(
     _require_shape(displacement, (3, *original.shape), "displacement")
     axis, index = plane = best_slice(original, label)
     window = _window(original)
-    figure, axes = _panels(1, 5, wide=1.15)
-    real, fake, change, grid, folds = axes[0]
+    figure, axes = _panels(1, 5 if appearance is None else 6, wide=1.15)
+    real, fake, change, grid, folds, *shade = axes[0]
     _show(real, original, label, plane=plane, window=window, spacing=spacing)
     _show(fake, sibling, sibling_label, plane=plane, window=window, spacing=spacing)
     aspect = _aspect(axis, spacing)
@@ -136,8 +138,15 @@ def deformation_figure(
 
     least = float(np.min(jacobian))
     titles = ("real", "sibling", "difference", "where it was sampled", f"log2 Jacobian (least det. {least:.2f})")
-    for panel, title in zip(axes[0], titles, strict=True):
+    for panel, title in zip(axes[0], titles, strict=False):
         panel.set_title(title, fontsize=9)
+    if appearance is not None:
+        _require_shape(appearance, original.shape, "appearance")
+        percent = 100 * _slice(np.asarray(appearance, dtype=np.float64), axis, index)
+        bound = max(float(np.abs(percent).max()), 1.0)
+        shown = shade[0].imshow(percent, origin="lower", cmap="RdBu_r", vmin=-bound, vmax=bound, aspect=aspect)
+        figure.colorbar(shown, ax=shade[0], shrink=0.6)
+        shade[0].set_title("appearance, % of range", fontsize=9)
     return figure
 
 

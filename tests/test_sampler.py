@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from monai.data import MetaTensor
 import medgan
 from medgan.config import Config
 from medgan.errors import InputFault
-from medgan.sampler import Sampler, load
+from medgan.models.deformation import sample_at
+from medgan.models.fields import deform
+from medgan.sampler import Part, Sampler, load, render, render_label, render_parts
+from medgan.sampler.recipe import transform_axes
 
 
 @pytest.fixture
@@ -45,8 +49,6 @@ def test_image_and_mask_move_together(sampler: Sampler, label: torch.Tensor) -> 
 def test_the_same_sibling_whatever_is_made_beside_it(sampler: Sampler, volume: torch.Tensor) -> None:
     many = sampler.sample(volume, n=5, seed=3)
     alone = sampler.recipe(volume, sampler.draw(3, index=4))
-    from medgan.sampler import render
-
     assert torch.equal(many[4].volume, render(alone, volume))
 
 
@@ -107,7 +109,7 @@ def test_any_size_goes_through(shape: tuple[int, ...], sampler: Sampler) -> None
 
 def test_slabs_make_no_difference(sampler: Sampler, volume: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = sampler.sample(volume)[0].volume
-    monkeypatch.setattr("medgan.sampler.SLAB_VOXELS", 3 * 18 * 22)
+    monkeypatch.setattr("medgan.sampler.warp.SLAB_VOXELS", 3 * 18 * 22)
     assert torch.allclose(sampler.sample(volume)[0].volume, whole, atol=1e-3)
 
 
@@ -144,3 +146,60 @@ def test_a_wrong_number_of_channels_and_an_unknown_class_are_named(sampler: Samp
 
 def test_a_constant_volume_divides_by_nothing(sampler: Sampler) -> None:
     assert torch.isfinite(sampler.sample(torch.full((1, 16, 16, 16), 5.0))[0].volume).all()
+
+
+def test_label_maps_and_image_share_their_positions(
+    sampler: Sampler, volume: torch.Tensor, label: torch.Tensor
+) -> None:
+    recipe = sampler.recipe(volume, sampler.draw(0))
+    parts = [Part(volume, "bilinear", appearance=True), Part(label, "nearest", appearance=False)]
+    image, mask = render_parts(recipe, parts)
+    assert torch.equal(image, render(recipe, volume))
+    assert torch.equal(mask, render_label(recipe, label))
+
+
+@pytest.mark.parametrize("flip", [1.0, -1.0])
+def test_positions_by_axes_are_those_found_one_by_one(flip: float, sampler: Sampler) -> None:
+    """The separable evaluation at the volume's voxels against φ evaluated at arbitrary positions."""
+    affine = np.array([[0, 0, 1.7, 5], [-2.1 * flip, 0, 0, 3], [0, 2.6, 0, 2], [0, 0, 0, 1]])
+    volume = torch.nn.functional.interpolate(torch.rand(1, 1, 6, 6, 6), size=(23, 19, 27), mode="trilinear")[0]
+    recipe = sampler.recipe(volume, sampler.draw(2), affine)
+    grid = recipe._grid_positions(volume, 0, 23)
+    moved = transform_axes(recipe.matrix, deform(recipe.fields, recipe.displacement, grid, recipe.shape))
+    assert torch.allclose(recipe.warp(volume), sample_at(volume[None], moved)[0], atol=1e-4)
+    still = transform_axes(recipe.matrix, grid)
+    assert torch.allclose(recipe.displacement_at_source(volume), (moved - still)[0], atol=1e-3)
+
+
+def test_threads_make_no_difference(sampler: Sampler, volume: torch.Tensor) -> None:
+    recipe, before = sampler.recipe(volume, sampler.draw(0)), torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(recipe.warp(volume))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_memory_is_four_copies_of_the_volume_at_most(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So 512³ (0.5 GB in float32) takes 2.2 GB beside the volume itself and its label map."""
+    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    if not reset.exists():
+        pytest.skip("needs Linux's account of a process's memory")
+
+    def kilobytes(name: str) -> int:
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
+
+    monkeypatch.setattr("medgan.sampler.warp.SLAB_VOXELS", 160**3 // 64)  # the share of 512³ that a slab is
+    volume = torch.rand(1, 160, 160, 160)
+    label = (volume > 0.5).to(torch.uint8)
+    sampler.sample(volume[:, :32, :32, :32], label[:, :32, :32, :32])
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed before would else be taken again unseen
+    reset.write_text("5")
+    before = kilobytes("VmRSS")
+    (sibling,) = sampler.sample(volume, label)
+    added = 1024 * (kilobytes("VmHWM") - before)
+    assert sibling.volume.shape == volume.shape
+    assert added < 4.3 * volume.nelement() * 4

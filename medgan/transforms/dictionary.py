@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import get_track_meta
-from monai.transforms import InvertibleTransform, MapTransform, RandomizableTransform
+from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import convert_to_tensor, ensure_tuple_rep
+from torch import Tensor
 
-from medgan.sampler import Recipe, Sampler, known_affine
-from medgan.transforms.array import ClassName, RandDAGAN, require_mode
+from medgan.sampler import Recipe, known_affine
+from medgan.sampler.run import Precision
+from medgan.transforms.array import ClassName, RandDAGAN, require_mode, require_volume
+from medgan.transforms.draws import Draw, SampleRandomizable
+from medgan.transforms.explain import explain_figure
+from medgan.transforms.handle import Source
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-class RandDAGANd(RandomizableTransform, MapTransform, InvertibleTransform):
+class RandDAGANd(SampleRandomizable, MapTransform, InvertibleTransform):
     """Dictionary version of :class:`RandDAGAN`.
 
     Args:
         keys: what to transform. The image changes in shape and appearance; every other key in shape alone, by the
-            very same deformation.
-        checkpoint: checkpoint folder of ``medgan train`` (or a loaded sampler).
+            very same deformation. Volumes only: points and boxes are refused.
+        checkpoint: checkpoint folder of ``medgan train`` (or a loaded sampler); several are mixed by ``weights``.
         prob: probability of a sample being replaced, 0 to 1.
         strength: 0 is the identity, exactly; 1 what was learned; a pair draws uniformly between its numbers.
         mode: interpolation of each key, ``"bilinear"`` for images, ``"nearest"`` for label maps; by default nearest
@@ -32,13 +39,19 @@ class RandDAGANd(RandomizableTransform, MapTransform, InvertibleTransform):
         class_key: key of the sample's class, name or index; absent, ``None`` or negative values count as unknown.
         input_range: see :class:`RandDAGAN`.
         allow_missing_keys: whether a sample may lack some of ``keys``.
+        class_name: class of all samples, where there is no ``class_key``.
+        id_key: key of what tells a sample from others, e.g. a case number; by default the image's file.
+        seed, weights, cache_fields, precision: see :class:`RandDAGAN`.
 
     Raises:
         KeyError: the sample has no image.
-        ValueError: a key's voxels are not those of the image.
+        ValueError: a key is no volume, or its voxels are not those of the image.
 
     Example:
-        >>> RandDAGANd(["image", "label"], "runs/hippocampus", prob=0.5)  # doctest: +SKIP
+        >>> augment = RandDAGANd(["image", "label"], checkpoint, prob=1.0, seed=0)
+        >>> sample = {"image": np.zeros((1, 40, 50, 41), np.int16), "label": np.zeros((1, 40, 50, 41), np.uint8)}
+        >>> {key: tuple(value.shape) for key, value in augment(sample).items()}
+        {'image': (1, 40, 50, 41), 'label': (1, 40, 50, 41)}
     """
 
     backend = RandDAGAN.backend
@@ -46,7 +59,7 @@ class RandDAGANd(RandomizableTransform, MapTransform, InvertibleTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        checkpoint: str | Path | Sampler,
+        checkpoint: Source | Sequence[Source],
         prob: float = 0.5,
         strength: float | tuple[float, float] = 1.0,
         mode: str | tuple[str, ...] | None = None,
@@ -55,15 +68,35 @@ class RandDAGANd(RandomizableTransform, MapTransform, InvertibleTransform):
         class_key: str | None = None,
         input_range: tuple[float, float] | None = None,
         allow_missing_keys: bool = False,
+        *,
+        class_name: ClassName = None,
+        id_key: str | None = None,
+        seed: int | None = None,
+        weights: Sequence[float] | None = None,
+        cache_fields: int = 0,
+        precision: Precision = "float32",
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, prob)
-        self.transform = RandDAGAN(checkpoint, prob, strength, padding_mode=padding_mode, input_range=input_range)
-        self.transform.prob = 1.0
+        SampleRandomizable.__init__(self, prob, seed)
+        self.transform = RandDAGAN(
+            checkpoint,
+            1.0,
+            strength,
+            padding_mode=padding_mode,
+            class_name=class_name,
+            input_range=input_range,
+            seed=seed,
+            weights=weights,
+            cache_fields=cache_fields,
+            precision=precision,
+        )
+        self.transform.visits = self.visits
         default = tuple("bilinear" if key == image_key else "nearest" for key in self.keys)
         self.mode = tuple(require_mode(m) for m in ensure_tuple_rep(default if mode is None else mode, len(self.keys)))
         self.image_key = image_key
         self.class_key = class_key
+        self.id_key = id_key
+        self._drawn: Draw | None = None
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandDAGANd:
         """Seed this transform and the one it wraps."""
@@ -72,10 +105,8 @@ class RandDAGANd(RandomizableTransform, MapTransform, InvertibleTransform):
         return self
 
     def randomize(self, data: Any = None) -> None:
-        """Draw whether to transform, the noise's seed and the strength."""
-        super().randomize(None)
-        if self._do_transform:
-            self.transform.randomize()
+        """Draw for the sample ``data``: whether to transform, the noise's seed, the strength."""
+        self._remember(self._draw({} if data is None else data))
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         """Return the sample with ``keys`` replaced."""
@@ -83,20 +114,35 @@ class RandDAGANd(RandomizableTransform, MapTransform, InvertibleTransform):
         present = dict(self.key_iterator(d, self.mode))
         if not present:
             return d
-        self.randomize()
-        recipe = None
-        if self._do_transform:
-            image = self._image(d)
-            recipe = self.transform.recipe(image, self.transform.drawn(self._class_of(d)))
-        return self._apply(recipe, d, present)
+        volumes = {key: self._volume(d, key) for key in present}
+        # What is drawn stays a local: threads may share this transform.
+        draw = self._remember(self._draw(d))
+        recipe = None if draw is None else self.transform.recipe(self._image(d), draw, self._class_of(d))
+        return self._apply(recipe, d, volumes, present)
+
+    def _remember(self, draw: Draw | None) -> Draw | None:
+        self._drawn, self._do_transform = draw, draw is not None
+        return draw
+
+    def _draw(self, d: Mapping[Hashable, Any]) -> Draw | None:
+        image = self._image(d) if self.image_key in d else None
+        given = None if self.id_key is None else d.get(self.id_key)
+        name = self.transform.name_of(image) if given is None else str(given)
+        stream = self.stream(name)
+        if stream is None:
+            self.transform.separate_worker()
+        if (stream or self.R).rand() >= self.prob:
+            return None
+        return self.transform.choose(stream or self.transform.R, name, image)
 
     def replay(
         self, data: Mapping[Hashable, NdarrayOrTensor], parameters: Mapping[str, Any]
     ) -> dict[Hashable, NdarrayOrTensor]:
         """Make a sample's sibling again from its recorded parameters (those of ``applied_operations``)."""
         d = dict(data)
-        recipe = self.transform.recipe(self._image(d), self.transform.recorded(parameters))
-        return self._apply(recipe, d, dict(self.key_iterator(d, self.mode)))
+        present = dict(self.key_iterator(d, self.mode))
+        recipe = self.transform.recorded(self._image(d), parameters)
+        return self._apply(recipe, d, {key: self._volume(d, key) for key in present}, present)
 
     def inverse(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         """Bring every key back to the original's voxels; see :meth:`RandDAGAN.inverse`."""
@@ -105,29 +151,56 @@ class RandDAGANd(RandomizableTransform, MapTransform, InvertibleTransform):
             d[key] = self.transform.inverse(d[key])
         return d
 
+    def explain(self, data: Mapping[Hashable, NdarrayOrTensor], parameters: Mapping[str, Any] | None = None) -> Figure:
+        """Draw what becomes of a sample: original, sibling, deformation, appearance, outlines of the first label map.
+
+        Args:
+            data: the sample before the transform.
+            parameters: a record of ``applied_operations``; by default something new is drawn.
+        """
+        d = dict(data)
+        image = self._image(d)
+        if parameters is None:
+            draw = self.transform.choose(self.transform.R, None, image)
+            recipe = self.transform.recipe(image, draw, self._class_of(d))
+        else:
+            recipe = self.transform.recorded(image, parameters)
+        label = next((self._volume(d, key) for key in self.key_iterator(d) if key != self.image_key), None)
+        return explain_figure(recipe, image, label)
+
     def _apply(
-        self, recipe: Recipe | None, d: dict[Hashable, Any], present: Mapping[Hashable, str]
+        self,
+        recipe: Recipe | None,
+        d: dict[Hashable, Any],
+        volumes: Mapping[Hashable, Tensor],
+        modes: Mapping[Hashable, str],
     ) -> dict[Hashable, NdarrayOrTensor]:
-        image_shape = tuple(d[self.image_key].shape[1:]) if recipe is not None else None
-        image_affine = known_affine(d[self.image_key]) if recipe is not None else None
-        for key, mode in present.items():
-            value = convert_to_tensor(d[key], track_meta=get_track_meta())
-            if image_shape is not None and tuple(value.shape[1:]) != image_shape:
-                raise ValueError(f"{key!r} has shape {tuple(value.shape)}, the image's voxels are {image_shape}")
+        if recipe is not None:
+            self._require_same_voxels(self._image(d), volumes)
+        parts = [(volume, modes[key], key == self.image_key) for key, volume in volumes.items()]
+        d.update(zip(volumes, self.transform.apply(recipe, parts), strict=True))
+        return d
+
+    def _require_same_voxels(self, image: Tensor, volumes: Mapping[Hashable, Tensor]) -> None:
+        shape, image_affine = tuple(image.shape[1:]), known_affine(image)
+        for key, value in volumes.items():
+            if tuple(value.shape[1:]) != shape:
+                raise ValueError(f"{key!r} has shape {tuple(value.shape)}, the image's voxels are {shape}")
             affine = known_affine(value)
             if image_affine is not None and affine is not None and not np.allclose(affine, image_affine, atol=1e-3):
                 raise ValueError(f"{key!r} lies elsewhere than the image: their affines differ; resample it first")
-            d[key] = self.transform.apply(recipe, value, mode, appearance=key == self.image_key)
-        return d
 
-    def _image(self, d: Mapping[Hashable, Any]) -> Any:
+    def _volume(self, d: Mapping[Hashable, Any], key: Hashable) -> Tensor:
+        return require_volume(convert_to_tensor(d[key], track_meta=get_track_meta()), repr(key))
+
+    def _image(self, d: Mapping[Hashable, Any]) -> Tensor:
         if self.image_key not in d:
             raise KeyError(f"the sample has no {self.image_key!r}, which the generator looks at; set image_key")
-        return convert_to_tensor(d[self.image_key], track_meta=get_track_meta())
+        return self._volume(d, self.image_key)
 
     def _class_of(self, d: Mapping[Hashable, Any]) -> ClassName:
         if self.class_key is None or self.class_key not in d:
-            return None
+            return self.transform.class_name
         value = d[self.class_key]
         if value is None or isinstance(value, str):
             return value or None

@@ -162,12 +162,6 @@ def test_in_a_loader_no_two_samples_share_a_draw(workers: int, checkpoint_folder
     assert len(set(seeds)) == 6
 
 
-def test_workers_start_by_spawning_too(checkpoint_folder: Path, cohort_folder: Path) -> None:
-    dataset = Dataset(files(cohort_folder)[:2], pipeline(checkpoint_folder))
-    loader = DataLoader(dataset, batch_size=1, num_workers=1, multiprocessing_context="spawn")
-    assert [tuple(item["image"].shape)[1] for item in loader] == [1, 1]
-
-
 def test_copies_share_the_weights_and_pickles_carry_none(
     transform: RandDAGANd, sample: dict[str, torch.Tensor]
 ) -> None:

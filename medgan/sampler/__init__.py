@@ -1,0 +1,24 @@
+"""The one way to run a generator: (volume, condition, seed) → sibling volume, label map, parameters.
+
+A sibling is a function of (checkpoint, volume, class, strength, seed, index) alone: volumes go through the network one
+by one, so it is the same whatever else is made before, after or beside it.
+"""
+
+from medgan.sampler.recipe import Parameters, Recipe
+from medgan.sampler.render import Part, render, render_label, render_parts
+from medgan.sampler.run import Sampler, Sibling, known_affine, load
+from medgan.sampler.warp import to_dtype
+
+__all__ = [
+    "Parameters",
+    "Part",
+    "Recipe",
+    "Sampler",
+    "Sibling",
+    "known_affine",
+    "load",
+    "render",
+    "render_label",
+    "render_parts",
+    "to_dtype",
+]
