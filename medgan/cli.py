@@ -283,11 +283,12 @@ def main() -> None:
         _end(fault, str(fault), fault.exit_code, debug)
     except MedganError as error:
         _end(error, str(error), error.exit_code, debug)
-    except (KeyboardInterrupt, typer.Abort) as error:
-        cause = error if isinstance(error, Interrupted) else error.__cause__
-        code = cause.exit_code if isinstance(cause, Interrupted) else 130
-        typer.echo(f"medgan: INTERRUPTED: {cause or 'stopped'}, run the same command again to go on", err=True)
-        sys.exit(code)
+    except Interrupted as interrupted:
+        line = f"medgan: INTERRUPTED: stopped by {interrupted}, run the same command again to go on"
+        _end(interrupted, line, interrupted.exit_code, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("medgan: INTERRUPTED: stopped, run the same command again to go on", err=True)
+        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -296,7 +297,7 @@ def main() -> None:
         _end(error, f"medgan: {type(error).__name__}: {reason}, run again with --debug for the traceback", 1, debug)
 
 
-def _end(error: Exception, line: str, code: int, debug: bool) -> None:
+def _end(error: BaseException, line: str, code: int, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
     typer.echo(line, err=True)

@@ -18,10 +18,11 @@ PATIENCE_SECONDS = 6.0
 """How long a state may take to be saved before the work is interrupted where it stands."""
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(BaseException):
     """A signal ended the run; ``exit_code`` is 128 and the signal's number.
 
-    A ``KeyboardInterrupt``, so that nothing that catches ``Exception`` goes on as if nothing had happened.
+    No ``Exception``, so that nothing that catches those goes on as if nothing had happened; and no
+    ``KeyboardInterrupt``, which typer would turn into a silent exit code 130.
     """
 
     def __init__(self, number: int) -> None:
