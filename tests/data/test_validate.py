@@ -270,7 +270,7 @@ def test_one_frame_of_four_dimensions_can_be_chosen(tmp_path):
     path = _save(tmp_path / "a.nii.gz", data)
     np.testing.assert_array_equal(read_nifti(path, frame=1).data[0], data[..., 1])
     assert _code(path, frame=3) == "NO_FRAME"
-    with pytest.raises(InputFault, match="FOUR_DIMENSIONAL.*--frame"):
+    with pytest.raises(InputFault, match=r"FOUR_DIMENSIONAL.*--frame"):
         read_nifti(path)
 
 
