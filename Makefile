@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test lint docs bench clean
+.PHONY: install demo test lint docs bench reliability audit clean
 
 install: $(INSTALLED)
 
@@ -30,6 +30,22 @@ docs: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/transform.py
+
+# Hours on an idle machine; each program ends with KEPT or BROKEN, and make fails where one is broken.
+RELIABILITY := gate_speed damaged_nifti dicom_folders killed disk_full same_hash hostile memory \
+	"fuzz nifti" "fuzz dicom" "fuzz config" "fuzz cohort"
+
+reliability: $(INSTALLED)
+	mkdir -p reliability-results
+	status=0; for program in $(RELIABILITY); do set -- $$program; \
+		$(BIN)/python -W ignore benchmarks/reliability/$$1.py $$2 > "reliability-results/$$1$${2:+-$$2}.txt" 2>&1 \
+			|| status=1; \
+		tail -n 1 "reliability-results/$$1$${2:+-$$2}.txt"; done; exit $$status
+	$(BIN)/python -m pytest tests/reliability/test_round_trips.py --hypothesis-profile=long
+
+audit: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo-output

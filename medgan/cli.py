@@ -6,10 +6,10 @@ Exit codes: 0 done; 2 the input or the configuration is at fault; 1 anything els
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import traceback
+from contextlib import nullcontext
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,9 @@ import typer
 from typer.exceptions import TyperException
 
 from medgan.errors import InputFault, MedganError
+from medgan.interrupts import Interrupted, raise_on_signals
+from medgan.locks import only_writer
+from medgan.logs import configure
 
 app = typer.Typer(
     name="medgan",
@@ -80,12 +83,15 @@ class StudyEngine(StrEnum):
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="log more")] = False,
+    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="log what is done; -vv: all")] = 0,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="errors alone: no warnings, no progress bars")] = False,
+    log_json: Annotated[bool, typer.Option("--log-json", help="logs as one JSON object a line")] = False,
 ) -> None:
     """Set up logging for every subcommand."""
     del debug  # looked up in sys.argv by main(), which also serves errors before this runs
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("medgan").setLevel(logging.DEBUG if verbose else logging.INFO)
+    configure(-1 if quiet else verbose, as_json=log_json)
+    if quiet:
+        os.environ["MEDGAN_QUIET"] = "1"
 
 
 @app.command()
@@ -93,19 +99,22 @@ def demo(output: Output = Path("demo-output")) -> None:
     """Run the main job on a built-in cohort, offline, in minutes on two CPU cores."""
     from medgan.demo.run import run_demo
 
-    run_demo(output)
+    with only_writer(output):
+        run_demo(output)
 
 
 @app.command()
 def check(
     path: Annotated[Path, typer.Argument(help="cohort, volume or DICOM folder")],
     class_key: Annotated[str | None, typer.Option(help="manifest column that holds the class")] = None,
+    frame: Annotated[int | None, typer.Option(min=0, help="which frame of a 4-D volume, from 0")] = None,
+    series: Annotated[str | None, typer.Option(metavar="UID", help="which series of a DICOM folder")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Validate a cohort, a volume or a DICOM folder; one line per finding."""
     from medgan.data.check import check as run_check
 
-    findings = run_check(path, class_key=class_key)
+    findings = run_check(path, class_key=class_key, frame=frame, series=series)
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], default=str, indent=1))
     else:
@@ -128,7 +137,8 @@ def train(
     settings = load_config(config, overrides or [])
     from medgan.training.loop import train as run_training
 
-    typer.echo(str(run_training(settings, output, fresh=fresh)))
+    with only_writer(output):
+        typer.echo(str(run_training(settings, output, fresh=fresh)))
 
 
 @app.command()
@@ -143,7 +153,8 @@ def evaluate(
     """Measure fidelity, diversity, preservation and privacy: report.json and report.html."""
     from medgan.evaluation.evaluate import evaluate as run_evaluation
 
-    report = run_evaluation(checkpoint, data, output, siblings=siblings, seed=seed)
+    with only_writer(output):
+        report = run_evaluation(checkpoint, data, output, siblings=siblings, seed=seed)
     typer.echo(json.dumps(report, indent=1) if as_json else str(output / "report.html"))
 
 
@@ -182,24 +193,27 @@ def generate(
     """Make synthetic volumes with label maps and sidecars; continues where an interrupted call stopped."""
     from medgan.generate.batch import generate as run_generation
 
-    manifest = run_generation(
-        str(checkpoint),
-        data,
-        output,
-        count=count,
-        seed=seed,
-        strength=strength,
-        sources=sources.value,
-        class_name=class_names,
-        balance=balance,
-        max_share=max_share,
-        format_name=volume_format.value,
-        real_share=real_share,
-        level=level,
-        workers=workers,
-        shard=_part(shard),
-        engine=engine.value,
-    )
+    # Parts of one set are written side by side, and a lock on object storage would hold nobody back.
+    alone = shard is None and "://" not in str(output)
+    with only_writer(Path(output)) if alone else nullcontext():
+        manifest = run_generation(
+            str(checkpoint),
+            data,
+            output,
+            count=count,
+            seed=seed,
+            strength=strength,
+            sources=sources.value,
+            class_name=class_names,
+            balance=balance,
+            max_share=max_share,
+            format_name=volume_format.value,
+            real_share=real_share,
+            level=level,
+            workers=workers,
+            shard=_part(shard),
+            engine=engine.value,
+        )
     typer.echo(manifest)
 
 
@@ -238,7 +252,8 @@ def compare(
     if dry_run:
         typer.echo(describe(settings, workers=workers))
         return
-    run_study(settings, output, engine=engine.value, workers=workers)
+    with only_writer(output):
+        run_study(settings, output, engine=engine.value, workers=workers)
     typer.echo(str(output / "report.html"))
 
 
@@ -295,6 +310,7 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     # --debug is welcome anywhere on the line.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"] or ["--help"]
+    raise_on_signals()
     try:
         sys.exit(app(args=arguments, prog_name="medgan", standalone_mode=False) or 0)
     except TyperException as error:
@@ -310,8 +326,11 @@ def main() -> None:
         _end(fault, str(fault), fault.exit_code, debug)
     except MedganError as error:
         _end(error, str(error), error.exit_code, debug)
+    except Interrupted as interrupted:
+        line = f"medgan: INTERRUPTED: stopped by {interrupted}, run the same command again to go on"
+        _end(interrupted, line, interrupted.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted; run the same command again to go on", err=True)
+        typer.echo("medgan: INTERRUPTED: stopped, run the same command again to go on", err=True)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -321,7 +340,7 @@ def main() -> None:
         _end(error, f"medgan: {type(error).__name__}: {reason}, run again with --debug for the traceback", 1, debug)
 
 
-def _end(error: Exception, line: str, code: int, debug: bool) -> None:
+def _end(error: BaseException, line: str, code: int, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
     typer.echo(line, err=True)

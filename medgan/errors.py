@@ -32,7 +32,11 @@ class InputFault(MedganError):
 
     def __str__(self) -> str:
         line = f"{self.path}: {self.code}: {self.reason}, {self.remedy}"
-        return " ".join(line.split())
+        line = " ".join(line.split())
+        if line.isprintable():
+            return line
+        # What a file brings along must not steer the terminal it is shown on.
+        return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
 
 
 class TrainingFailure(MedganError):

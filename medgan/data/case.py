@@ -26,6 +26,8 @@ class Case:
         class_name: its class; ``None`` where it has none, or none of those asked for.
         split: the part it was given by its source.
         channels: channels of the file, where ``images`` is one 4-D file.
+        frame: which frame, from 0, of a 4-D file that holds several; ``None`` for a 3-D file.
+        series: SeriesInstanceUID of the one meant, of a DICOM folder that holds several.
     """
 
     case_id: str
@@ -35,6 +37,8 @@ class Case:
     class_name: str | None = None
     split: SplitName | None = None
     channels: int = 1
+    frame: int | None = None
+    series: str | None = None
 
 
 @dataclass(frozen=True)

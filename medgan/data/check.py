@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -49,13 +49,22 @@ class _Seen:
     values: set[int] = field(default_factory=set)
 
 
-def check(path: Path, *, class_key: str | None = None, deep: bool = True) -> list[Finding]:
+def check(
+    path: Path,
+    *,
+    class_key: str | None = None,
+    deep: bool = True,
+    frame: int | None = None,
+    series: str | None = None,
+) -> list[Finding]:
     """List all findings; a fault of one case does not keep the others from being checked.
 
     Args:
         path: a cohort, one NIfTI file or one DICOM folder.
         class_key: the manifest column with the class.
         deep: read every voxel; otherwise only which files there are, and the NIfTI headers.
+        frame: the one to look at, from 0, where ``path`` is 4-D and not listed in a manifest.
+        series: UID of the series to look at, where ``path`` is a DICOM folder with several.
 
     Returns:
         The findings in the order of the cases; a note that summarises them comes last.
@@ -66,6 +75,9 @@ def check(path: Path, *, class_key: str | None = None, deep: bool = True) -> lis
         cohort = read_cohort(path, class_key=class_key, report=lambda fault: findings.append(_of(fault)))
     except InputFault as fault:
         return [*findings, _of(fault)]
+    if frame is not None or series is not None:
+        cases = tuple(replace(case, frame=frame, series=series) for case in cohort.cases)
+        cohort = replace(cohort, cases=cases)
     seen = _Seen()
     sound: list[Case] = []
     for case in _watched(cohort.cases):

@@ -102,7 +102,9 @@ def load_image(case: Case) -> Volume:
     """
     if len(case.images) == 1:
         path = case.images[0]
-        return read_dicom_series(path) if path.is_dir() else read_nifti(path, channels=case.channels)
+        if path.is_dir():
+            return read_dicom_series(path, case.series)
+        return read_nifti(path, channels=case.channels, frame=case.frame)
     parts = [read_dicom_series(path) if path.is_dir() else read_nifti(path) for path in case.images]
     first = parts[0]
     for part in parts[1:]:

@@ -69,7 +69,7 @@ def _choose_series(folder: Path, headers: list[tuple[Path, Any]], series: str | 
             raise InputFault(folder, "UNKNOWN_SERIES", f"no series {series} among: {listing}", "give one of these UIDs")
         return groups[series]
     if len(groups) > 1:
-        remedy = "give each a folder of its own, or choose one by its UID"
+        remedy = "give each a folder of its own, or choose one by its UID (the manifest's column `series`, or --series)"
         raise InputFault(folder, "SEVERAL_SERIES", f"{len(groups)} series: {listing}", remedy)
     return next(iter(groups.values()))
 

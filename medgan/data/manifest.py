@@ -23,6 +23,8 @@ _REQUIRED = ("case_id", "image")
 def read_manifest(path: Path, class_key: str | None, report: Report) -> Cohort:
     """Read a manifest; ``image`` may name several files, one a channel, with ``;`` between them.
 
+    The optional column ``frame`` picks one frame, from 0, of a 4-D file; ``series`` one series of a DICOM folder.
+
     Raises:
         InputFault: the file is no such table. Faults of single rows go to ``report``.
     """
@@ -78,6 +80,9 @@ def _case(path: Path, number: int, row: dict[str, str], class_key: str | None) -
     if split and split.lower() not in _SPLITS:
         reason = f"{where}: the split {split!r} is none of training, validation, test"
         raise InputFault(path, "MANIFEST", reason, "mend the split column")
+    frame = row.get("frame", "")
+    if frame and not (frame.isascii() and frame.isdigit()):
+        raise InputFault(path, "MANIFEST", f"{where}: the frame {frame!r} is no number", "count frames from 0")
     images = [name.strip() for name in row["image"].split(";") if name.strip()]
     label = row.get("label") or None
     return Case(
@@ -87,6 +92,8 @@ def _case(path: Path, number: int, row: dict[str, str], class_key: str | None) -
         label=existing(path, where, label) if label else None,
         class_name=(row.get(class_key) or None) if class_key else None,
         split=_SPLITS[split.lower()] if split else None,
+        frame=int(frame) if frame else None,
+        series=row.get("series") or None,
     )
 
 

@@ -36,7 +36,7 @@ class Scale:
 
     def to_unit(self, data: Tensor) -> Tensor:
         """Map values to the network's range, clipped to 0..1."""
-        return ((data - self.low) / self.span).clamp(0, 1)
+        return (data - self.low).div_(self.span).clamp_(0, 1)  # a volume of 512³ has no room for temporaries
 
 
 class Preprocessing:

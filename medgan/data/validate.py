@@ -1,32 +1,32 @@
 """The one gate every volume passes before a voxel of it is used: complete, of a sane size, finite, in a true geometry.
 
-Common readers accept a truncated or damaged ``.nii.gz`` and return wrong voxels, so the gzip stream is read to its end
-here and its checksum compared; the header is judged from the first bytes, before memory is spent on the rest.
+What is refused on the way from disk stands in :mod:`medgan.data.nifti_bytes` and :mod:`medgan.data.files` and is given
+on from here; what is refused of a volume in memory stands below.
 """
 
 from __future__ import annotations
 
 import logging
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import nibabel as nib
 import numpy as np
-import psutil
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from medgan.data.files import MAX_BYTES, fault_path, require_budget, require_file
+from medgan.data.nifti_bytes import NiftiHeader, peek_header, read_gated
 from medgan.data.volume import Volume
 from medgan.errors import InputFault
 
+__all__ = [
+    "MAX_BYTES", "MIN_AXIS", "SHEAR_TOLERANCE", "NiftiHeader", "fault_path", "label_values", "peek_header",
+    "read_gated", "require_affine", "require_budget", "require_file", "require_image", "require_label",
+    "require_same_geometry",
+]  # fmt: skip
+
 logger = logging.getLogger(__name__)
 
-MAX_BYTES = 8 * 2**30
-"""Largest volume read, in bytes once decompressed."""
 MIN_AXIS = 3
 """Fewest voxels along an axis: with fewer slices their spacing cannot be verified, nor can anything deform."""
 MAX_LABEL = 255
@@ -34,78 +34,6 @@ GEOMETRY_TOLERANCE = 0.05
 """Largest disagreement of two geometries, as a share of the smallest voxel edge."""
 SHEAR_TOLERANCE = 1e-3
 """Largest cosine between two axes of an affine (0.06 degrees off the right angle)."""
-_LONGEST_HEADER = 544
-_PEEK = 4096
-_CHUNK = 2**20
-_PIECE = 2**24
-
-
-@dataclass(frozen=True)
-class NiftiHeader:
-    """What the first bytes of a NIfTI file promise; ``needed`` counts the bytes of the whole decompressed file."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[np.generic]
-    slope: float
-    intercept: float
-    needed: int
-    nibabel: Any
-
-
-def fault_path(path: Path) -> str:
-    """Return a path as it can be printed on one line."""
-    return str(path).encode("unicode_escape", "surrogateescape").decode() if not str(path).isprintable() else str(path)
-
-
-def require_file(path: Path) -> None:
-    """Raise ``MISSING_FILE`` unless ``path`` is a regular file."""
-    try:
-        found = path.is_file()
-    except (OSError, ValueError):
-        found = False
-    if not found:
-        raise InputFault(fault_path(path), "MISSING_FILE", "there is no such file", "mend the path or add the file")
-
-
-def peek_header(path: Path, max_bytes: int = MAX_BYTES) -> NiftiHeader:
-    """Judge a ``.nii`` or ``.nii.gz`` by its first bytes alone.
-
-    Raises:
-        InputFault: the file is missing, is no NIfTI, or its header is impossible or beyond the size budget.
-    """
-    with _opened(path) as file:
-        return _parse_header(path, _head(_pieces(path, file, _PEEK, _PEEK)), max_bytes)
-
-
-def read_gated(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the whole decompressed file, verified.
-
-    Args:
-        path: a ``.nii`` or ``.nii.gz`` (NIfTI-1 or NIfTI-2, in one file).
-        max_bytes: the size budget, decompressed.
-
-    Raises:
-        InputFault: as :func:`peek_header`; or the stream ends early, fails its checksum, or goes on after its end.
-    """
-    with _opened(path) as file:
-        pieces = _pieces(path, file, _CHUNK, _PIECE)
-        parts = [_head(pieces)]
-        needed = _parse_header(path, parts[0], max_bytes).needed
-        if not path.name.endswith(".gz"):  # in one read, which spares joining the pieces
-            file.seek(0)
-            parts = [file.read(needed + 1)]
-        size = len(parts[0])
-        while size <= needed and (part := next(pieces, b"")):
-            parts.append(part)
-            size += len(part)
-    if size < needed:
-        reason = f"the file ends after {size} of the {needed} bytes its header asks for"
-        raise InputFault(path, "TRUNCATED", reason, "copy or download it again")
-    if size > needed:
-        compressed = path.name.endswith(".gz")
-        reason = f"the {'stream goes' if compressed else 'file goes'} on past the {needed} bytes its header asks for"
-        raise InputFault(path, "BOMB" if compressed else "CORRUPT", reason, "export it again from its source")
-    return b"".join(parts)
 
 
 def require_affine(path: Path, affine: NDArray[np.float64]) -> None:
@@ -136,9 +64,9 @@ def require_image(volume: Volume) -> None:
         reason = f"{_sized(volume.spatial_shape)} voxels, but at least {MIN_AXIS} are needed along each axis"
         raise InputFault(volume.path, "TOO_FEW_SLICES", reason, "give a 3-D volume")
     require_affine(volume.path, volume.affine)
-    if volume.data.dtype.kind == "f":
+    if volume.data.dtype.kind == "f" and not _sum_is_finite(volume.data):
         finite = np.isfinite(volume.data)
-        if not finite.all():
+        if not finite.all():  # a sum can also overflow
             bad = int(finite.size - np.count_nonzero(finite))
             reason = f"{bad} of {finite.size} voxels are NaN or infinite"
             raise InputFault(volume.path, "NOT_FINITE", reason, "replace them in the source")
@@ -195,138 +123,10 @@ def label_values(volume: Volume) -> list[int]:
     return [int(value) for value in values]
 
 
-def require_budget(path: Path, needed: int, max_bytes: int = MAX_BYTES) -> None:
-    """Refuse what would not fit the size budget or the memory that is free now."""
-    if needed > max_bytes:
-        reason = f"the header claims {needed} bytes of voxels, the budget is {max_bytes}"
-        raise InputFault(path, "SIZE", reason, "crop or downsample it first")
-    free = psutil.virtual_memory().available
-    if needed > free:
-        reason = f"the volume needs {needed} bytes, {free} are free"
-        raise InputFault(path, "SIZE", reason, "crop or downsample it first, or free memory")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    require_file(path)
-    if not path.name.endswith((".nii", ".nii.gz")):
-        reason = "the name does not end in .nii or .nii.gz"
-        raise InputFault(path, "NOT_NIFTI", reason, "convert it to NIfTI in one file")
-    try:
-        with path.open("rb") as file:
-            yield file
-    except OSError as error:
-        raise InputFault(
-            path, "UNREADABLE", f"it cannot be read ({error.strerror})", "check its permissions"
-        ) from error
-
-
-def _pieces(path: Path, file: BinaryIO, chunk: int, piece: int) -> Iterator[bytes]:
-    """Yield the decompressed bytes in pieces; at the end of a gzip stream its checksum has been compared."""
-    data = file.read(chunk)
-    gzipped = data.startswith(b"\x1f\x8b")
-    if len(data) > 1 and gzipped != path.name.endswith(".gz"):
-        found = (
-            "gzip-compressed, though its name does not end" if gzipped else "not gzip-compressed, though its name ends"
-        )
-        raise InputFault(path, "CORRUPT", f"the content is {found} in .gz", "rename it or export it again")
-    while data and not gzipped:
-        yield data
-        data = file.read(piece)
-    inflater = zlib.decompressobj(wbits=31)
-    while data:
-        try:
-            part = inflater.decompress(data, piece)
-        except zlib.error as error:
-            reason = f"the gzip stream is damaged ({error})"
-            raise InputFault(path, "CORRUPT", reason, "copy or download it again") from error
-        if part:
-            yield part
-        if not inflater.eof:
-            data = inflater.unconsumed_tail or file.read(chunk)
-            if not data:
-                raise InputFault(
-                    path, "TRUNCATED", "the gzip stream ends before its checksum", "copy or download it again"
-                )
-            continue
-        # Zeros may pad the end of a gzip file; a further member may follow (as parallel compressors write them).
-        data = inflater.unused_data.lstrip(b"\0")
-        while len(data) < 2 and (more := file.read(chunk)):
-            data = (data + more).lstrip(b"\0")
-        if data and not data.startswith(b"\x1f\x8b"):
-            raise InputFault(
-                path, "CORRUPT", "other bytes follow the end of the gzip stream", "copy or download it again"
-            )
-        inflater = zlib.decompressobj(wbits=31)
-
-
-def _head(pieces: Iterator[bytes]) -> bytes:
-    """Return the first pieces, long enough for any NIfTI header."""
-    head = b""
-    while len(head) < _LONGEST_HEADER and (part := next(pieces, b"")):
-        head += part
-    return head
-
-
-def _parse_header(path: Path, head: bytes, max_bytes: int) -> NiftiHeader:
-    swapped = head[:4] in ((348).to_bytes(4, "big"), (540).to_bytes(4, "big"))
-    size = int.from_bytes(head[:4], "big" if swapped else "little")
-    if size not in (348, 540) and len(head) >= 4:
-        raise InputFault(path, "NOT_NIFTI", "it does not begin with a NIfTI header", "convert it to NIfTI")
-    if len(head) < size + 4:
-        raise InputFault(
-            path, "TRUNCATED", f"the file ends after {len(head)} bytes, inside its header", "copy it again"
-        )
-    kind = nib.Nifti1Header if size == 348 else nib.Nifti2Header
-    header = kind(head[:size], endianness=">" if swapped else "<", check=False)
-    magic = bytes(header["magic"].item()).rstrip(b"\0")
-    if magic[:3] not in (b"n+1", b"n+2"):
-        reason = "header and voxels are in two files" if magic[:2] == b"ni" else "it is Analyze, not NIfTI"
-        raise InputFault(path, "NOT_NIFTI", reason, "convert it to NIfTI in one file")
-    shape = _header_shape(path, header)
-    dtype = _header_dtype(path, header)
-    offset = float(header["vox_offset"])
-    if not size + 4 <= offset <= max_bytes:
-        reason = f"the header puts the voxels at byte {offset:g}, but it is {size + 4} bytes long itself"
-        raise InputFault(path, "CORRUPT", reason, "export it again from its source")
-    needed = int(offset) + int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize
-    require_budget(path, needed, max_bytes)
-    slope, intercept = _header_scale(path, header)
-    return NiftiHeader(shape, dtype, slope, intercept, needed, header)
-
-
-def _header_shape(path: Path, header: Any) -> tuple[int, ...]:
-    dims = [int(n) for n in header["dim"]]
-    if not 1 <= dims[0] <= 7 or min(dims[1 : dims[0] + 1]) < 1:
-        raise InputFault(
-            path, "DIMENSIONS", f"the header gives the dimensions {dims}", "export it again from its source"
-        )
-    return tuple(dims[1 : dims[0] + 1])
-
-
-def _header_dtype(path: Path, header: Any) -> np.dtype[np.generic]:
-    try:
-        dtype: np.dtype[np.generic] = header.get_data_dtype()
-    except (HeaderDataError, KeyError) as error:
-        reason = f"the header's data type {int(header['datatype'])} is unknown"
-        raise InputFault(path, "DATATYPE", reason, "export it again from its source") from error
-    if dtype.fields is not None:
-        raise InputFault(path, "RGB", "the voxels are colours, not intensities", "convert it to one intensity a voxel")
-    if dtype.kind not in "iuf" or dtype.itemsize == 0:
-        raise InputFault(path, "DATATYPE", f"voxels of type {dtype.name} are no intensities", "convert it to float32")
-    return dtype
-
-
-def _header_scale(path: Path, header: Any) -> tuple[float, float]:
-    """Return slope and intercept; NIfTI says that a slope of 0 (and readers that NaN) means unscaled."""
-    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if np.isnan(slope) or slope == 0:
-        logger.debug("%s: scl_slope is %g: the voxels are taken as stored", path, slope)
-        return 1.0, 0.0
-    if not np.isfinite(slope) or not np.isfinite(intercept):
-        reason = f"the header's scale is {slope:g} with intercept {intercept:g}"
-        raise InputFault(path, "SCALE", reason, "write a finite scl_slope and scl_inter")
-    return slope, intercept
+def _sum_is_finite(data: NDArray[Any]) -> bool:
+    """Whether the sum is finite, which no NaN or infinity leaves it; in one pass and without a mask in memory."""
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(data.ravel(order="K").sum()))
 
 
 def _placed(affine: NDArray[np.float64], indices: NDArray[np.int_]) -> NDArray[np.float64]:

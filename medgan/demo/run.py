@@ -118,7 +118,8 @@ def _make_room(output: Path) -> None:
             raise InputFault(
                 output, "OUTPUT_IN_USE", "the folder is not empty and no earlier demo", "name another --output"
             )
-        shutil.rmtree(output)
+        for path in output.iterdir():  # not the folder itself, which this run holds
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     output.mkdir(parents=True, exist_ok=True)
     (output / MARK).touch()
     logging.getLogger("medgan").setLevel(logging.INFO)

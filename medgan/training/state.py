@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -75,8 +76,8 @@ class TrainingState:
         final = folder / f"step-{self.step:08d}"
         temporary = folder / f".{final.name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
         try:
+            temporary.mkdir(parents=True)
             save_file(tensors, temporary / TENSORS)
             record = {
                 "run": run,
@@ -93,10 +94,12 @@ class TrainingState:
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
             _flush(folder)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # the latter is what a full disk is to safetensors
             shutil.rmtree(temporary, ignore_errors=True)
+            needed = sum(value.numel() * value.element_size() for value in tensors.values())
+            why = getattr(error, "strerror", None) or error
             raise InputFault(
-                folder, "NOT_WRITABLE", f"could not save the training state ({error.strerror})",
+                folder, "NOT_WRITABLE", f"could not write the {needed} bytes of the training state ({why})",
                 "free some space and run the same command again: it resumes from the state before",
             ) from error  # fmt: skip
         for old in _states(output)[:-KEEP]:

@@ -84,6 +84,15 @@ def test_only_case_id_and_image_are_needed_and_a_byte_order_mark_or_blank_line_d
     assert read_cohort(path).cases == (Case("a", "a", (files / "images/a.nii.gz",)),)
 
 
+def test_a_frame_and_a_series_are_columns(files):
+    (files / "m.csv").write_text("case_id,image,frame,series\na,images/a.nii.gz,2,\nb,images/b.nii.gz,,1.2.3\n")
+    cases = read_cohort(files / "m.csv").cases
+    assert [(case.frame, case.series) for case in cases] == [(2, None), (None, "1.2.3")]
+    (files / "m.csv").write_text("case_id,image,frame\na,images/a.nii.gz,first\n")
+    with pytest.raises(InputFault, match="MANIFEST: row 2: the frame 'first' is no number"):
+        read_cohort(files / "m.csv")
+
+
 def test_without_a_class_key_there_are_no_classes(files):
     cohort = read_cohort(_manifest(files, "a,p,images/a.nii.gz,,high,"))
     assert cohort.class_names == ()

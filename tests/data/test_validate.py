@@ -57,7 +57,7 @@ def _volume(data: np.ndarray, affine: np.ndarray | None = None) -> Volume:
 
 def test_the_gate_returns_what_gzip_holds(tmp_path):
     path = _save(tmp_path / "a.nii.gz")
-    assert read_gated(path) == bytes(_raw(path))
+    assert read_gated(path)[1] == bytes(_raw(path))
 
 
 def test_a_missing_file_and_a_folder_are_no_file(tmp_path):
@@ -265,6 +265,15 @@ def test_a_fourth_dimension_is_refused_unless_it_is_of_length_one(tmp_path):
     assert read_nifti(_save(tmp_path / "b.nii.gz", np.ones((5, 5, 5, 1), np.int16))).data.shape == (1, 5, 5, 5)
 
 
+def test_one_frame_of_four_dimensions_can_be_chosen(tmp_path):
+    data = RNG.integers(0, 99, (6, 5, 4, 3)).astype(np.int16)
+    path = _save(tmp_path / "a.nii.gz", data)
+    np.testing.assert_array_equal(read_nifti(path, frame=1).data[0], data[..., 1])
+    assert _code(path, frame=3) == "NO_FRAME"
+    with pytest.raises(InputFault, match=r"FOUR_DIMENSIONAL.*--frame"):
+        read_nifti(path)
+
+
 def test_a_sheared_affine_is_refused(tmp_path):
     affine = np.diag([1.0, 1, 2, 1])
     affine[0, 1] = 0.01
@@ -333,9 +342,10 @@ def test_an_empty_mask_is_accepted_with_a_warning(caplog):
     assert "EMPTY_MASK" in caplog.text
 
 
-def test_the_gate_costs_little(tmp_path):
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_the_gate_costs_little(tmp_path, name):
     smooth = (np.indices((96, 96, 96)).sum(axis=0) * 7 + RNG.integers(0, 40, (96, 96, 96))).astype(np.int16)
-    path = _save(tmp_path / "a.nii.gz", smooth)
+    path = _save(tmp_path / name, smooth)
 
     def fastest(read) -> float:
         times = []
@@ -345,6 +355,21 @@ def test_the_gate_costs_little(tmp_path):
             times.append(time.perf_counter() - start)
         return min(times)
 
-    plain = fastest(lambda: np.asarray(nib.load(path).dataobj))
-    # 1.3 is the aim; the rest is room for a busy machine.
-    assert fastest(lambda: read_nifti(path)) < 2 * plain
+    plain = fastest(lambda: np.asarray(nib.load(path, mmap=False).dataobj))
+    # 1.3 is the aim (benchmarks/reliability/gate_speed.py); the rest is room for a busy machine.
+    assert fastest(lambda: read_nifti(path)) < 1.6 * plain
+
+
+def test_an_infinite_sum_of_finite_voxels_is_no_fault():
+    require_image(_volume(np.full((1, 4, 4, 4), np.finfo(np.float32).max, np.float32)))
+
+
+def test_voxels_at_an_odd_offset_are_read(tmp_path):
+    path = _save(tmp_path / "a.nii.gz")
+    truth, raw = read_nifti(path).data, _raw(path)
+    raw[108:112] = np.float32(353).tobytes()
+    path.write_bytes(gzip.compress(bytes(raw[:352]) + b"\0" + bytes(raw[352:])))
+    found = read_nifti(path).data
+    assert found.flags.aligned
+    assert found.flags.writeable
+    np.testing.assert_array_equal(found, truth)
