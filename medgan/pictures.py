@@ -27,6 +27,7 @@ OUTLINES = ("#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#E69F00")
 PANEL_INCHES = 1.9
 DPI = 110
 MANY_COLUMNS = 8
+CHECKERBOARD_FIELDS = 8
 
 
 def siblings_figure(
@@ -69,7 +70,7 @@ def deformation_figure(
     sibling_label: Image | None = None,
     spacing: Spacing | None = None,
 ) -> Figure:
-    """Draw what was done to one volume: source, sibling, difference, warped grid, Jacobian determinant.
+    """Draw what was done to one volume: source, sibling, both in turn; difference, warped grid, Jacobian determinant.
 
     Args:
         original, sibling: ``(D, H, W)``.
@@ -87,10 +88,11 @@ def deformation_figure(
     _require_shape(displacement, (3, *original.shape), "displacement")
     axis, index = plane = best_slice(original, label)
     window = _window(original)
-    figure, axes = _panels(1, 5, wide=1.15)
-    real, fake, change, grid, folds = axes[0]
+    figure, axes = _panels(2, 3, wide=1.3)
+    (real, fake, board), (change, grid, folds) = axes
     _show(real, original, label, plane=plane, window=window, spacing=spacing)
     _show(fake, sibling, sibling_label, plane=plane, window=window, spacing=spacing)
+    _show(board, checkerboard(original, sibling), None, plane=plane, window=window, spacing=spacing)
     aspect = _aspect(axis, spacing)
 
     difference = _slice(np.asarray(sibling, dtype=np.float64) - original, axis, index)
@@ -126,10 +128,54 @@ def deformation_figure(
     figure.colorbar(shown, ax=folds, shrink=0.6)
 
     least = float(np.min(jacobian))
-    titles = ("real", "sibling", "difference", "where it was sampled", f"log2 Jacobian (least det. {least:.2f})")
-    for panel, title in zip(axes[0], titles, strict=True):
+    titles = (
+        "real",
+        "sibling",
+        "real and sibling in turn",
+        "difference",
+        "where it was sampled",
+        f"log2 Jacobian (least det. {least:.2f})",
+    )
+    for panel, title in zip((panel for row in axes for panel in row), titles, strict=True):
         panel.set_title(title, fontsize=9)
     return figure
+
+
+def checkerboard_figure(
+    rows: Sequence[tuple[Image, Image]], labels: Sequence[Image | None] | None = None, spacing: Spacing | None = None
+) -> Figure:
+    """Draw each source, its sibling, and a board whose fields show the one and the other in turn.
+
+    Where edges run on across the borders of the fields the two agree; where they break, the sibling was moved there.
+
+    Args:
+        rows: (source, sibling), ``(D, H, W)`` each.
+        labels: label map of each source or none, which picks the slice; not drawn.
+        spacing: mm between voxels along the axes; none: cubes.
+
+    Raises:
+        ValueError: no rows, or shapes that do not fit.
+    """
+    if not rows:
+        raise ValueError("rows must hold at least one source and sibling")
+    figure, axes = _panels(len(rows), 3, wide=1.3)
+    for panels, (original, sibling), label in zip(axes, rows, labels or [None] * len(rows), strict=True):
+        _require_shape(sibling, original.shape, "sibling")
+        plane = best_slice(original, label)
+        window = _window(original)
+        for panel, volume in zip(panels, (original, sibling, checkerboard(original, sibling)), strict=True):
+            _show(panel, volume, None, plane=plane, window=window, spacing=spacing)
+    for panel, title in zip(axes[0], ("real", "sibling", "real and sibling in turn"), strict=True):
+        panel.set_title(title, fontsize=9)
+    return figure
+
+
+def checkerboard(first: Image, second: Image, fields: int = CHECKERBOARD_FIELDS) -> Image:
+    """Return ``first`` and ``second`` in turn, in cubes of which about ``fields`` go along the longest axis."""
+    _require_shape(second, first.shape, "second")
+    side = max(1, round(max(first.shape) / fields))
+    odd = sum(index // side for index in np.indices(first.shape)) % 2 == 1
+    return np.where(odd, second, first)
 
 
 def contact_sheet(
