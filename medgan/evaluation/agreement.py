@@ -127,8 +127,10 @@ def measure_agreement(task: Task, sampler: Sampler, real: Real, *, siblings: int
         of_held_out.append(_ask(network, task, held_out).scores)
         of_raw.append(_ask(network, task, raw).scores)
     scores = Scores(of_siblings, of_sources, np.mean(of_held_out, axis=0), np.mean(of_raw, axis=0))
-    found = agreement_figures(scores, patients_of(sources), patients_of(raw), seed)
     parts = _parts(task, scores)
+    # By real volumes alone: what the networks cannot find there is no measure of siblings.
+    readable = [number for number, part in enumerate(parts) if part["readable"]]
+    found = agreement_figures(scores.only(readable), patients_of(sources), patients_of(raw), seed)
     figures = {
         "kind": task.kind,
         "metric": "Dice" if task.kind == "segmentation" else "share of volumes given their class",
@@ -140,7 +142,8 @@ def measure_agreement(task: Task, sampler: Sampler, real: Real, *, siblings: int
         "target": TARGET,
         **found,
         "parts": parts,
-        "able": is_able(task, found["real"], parts),
+        # Able to judge: a structure at least is found in real volumes, or classes are told apart better than by chance.
+        "able": bool(readable) and (task.kind == "segmentation" or found["real"]["low"] > 1 / len(task.names)),
     }
     return Agreement(figures, confidence, task.kind)
 
@@ -160,6 +163,12 @@ class Scores:
     sources: Array
     held_out: Array
     raw: Array
+
+    def only(self, numbers: Sequence[int]) -> Scores:
+        """Return the scores of some structures; of all where there are none to choose."""
+        kept = list(numbers) or slice(None)
+        parts = (self.siblings, self.sources, self.held_out, self.raw)
+        return Scores(*(part[..., kept] for part in parts))
 
 
 def agreement_figures(
@@ -201,16 +210,6 @@ def balanced_mean(scores: Array) -> float:
     return float(case_means(case_means(scores.T)))
 
 
-def is_able(task: Task, real: Mapping[str, float], parts: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the networks read real volumes well enough for their word on siblings to mean something.
-
-    Classes: better than chance, by the whole interval. Structures: a Dice of at least :data:`LEAST_DICE` for each.
-    """
-    if task.kind == "classification":
-        return real["low"] > 1 / len(task.names)
-    return all(part["real"] is not None and part["real"] >= LEAST_DICE for part in parts)
-
-
 def draw_folds(patients: Sequence[str], strata: Sequence[int], seed: int) -> NDArray[np.int64]:
     """Return the fold of each row: patients are drawn, those of a stratum spread evenly over the folds.
 
@@ -227,11 +226,13 @@ def draw_folds(patients: Sequence[str], strata: Sequence[int], seed: int) -> NDA
 
 
 def _parts(task: Task, scores: Scores) -> list[dict[str, Any]]:
-    """Return the figures of each structure or class."""
-    return [
-        {"name": name, "siblings": _mean(scores.siblings[..., number]), "real": _mean(scores.held_out[..., number])}
-        for number, name in enumerate(task.names)
-    ]
+    """Return the figures of each structure or class, and whether the networks find it in real volumes."""
+    parts = []
+    for number, name in enumerate(task.names):
+        of_siblings, of_real = _mean(scores.siblings[..., number]), _mean(scores.held_out[..., number])
+        readable = task.kind == "classification" or (of_real is not None and of_real >= LEAST_DICE)
+        parts.append({"name": name, "siblings": of_siblings, "real": of_real, "readable": readable})
+    return parts
 
 
 def _mean(values: Array) -> float | None:

@@ -71,7 +71,7 @@ def measure(
     report["preservation"] = _preservation(measured, values, labels, unit)
     agreements = _agreements(sampler, real, labels, values, left_out, siblings=siblings, steps=task_steps, seed=seed)
     report["preservation"]["agreement"] = [agreement.figures for agreement in agreements]
-    notes += [_unable(agreement.figures) for agreement in agreements if not agreement.figures["able"]]
+    notes += [note for agreement in agreements if (note := _unable(agreement.figures))]
     report["privacy"] = privacy_figures.linkage(measured, real, seed)
     if not any(p.label is not None for p in real.sources):
         left_out.append({"figures": "label volumes and topology", "reason": "no source has a label map"})
@@ -142,10 +142,15 @@ def _agreements(
 
 
 def _unable(figures: Mapping[str, Any]) -> str:
-    found = ", ".join(f"{part['name']} {0 if part['real'] is None else part['real']:.2f}" for part in figures["parts"])
+    """Say what independent networks cannot read even in real volumes; nothing if they read all of it."""
+    unread = [part for part in figures["parts"] if not figures["able"] or not part["readable"]]
+    if not unread:
+        return ""
+    found = ", ".join(f"{part['name']} {0 if part['real'] is None else part['real']:.2f}" for part in unread)
+    counted = "They are left out of the mean." if figures["able"] else "What they say of siblings means nothing."
     return (
-        f"After {figures['steps']} steps the independent {figures['kind']} networks do not read held-out real volumes "
-        f"either ({found}): what they say of siblings means little. Allow more with --task-steps, or more cases."
+        f"After {figures['steps']} steps the independent {figures['kind']} networks do not read these in held-out real "
+        f"volumes either: {found}. {counted} Allow more with --task-steps, or more cases."
     )
 
 

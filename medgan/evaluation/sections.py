@@ -178,7 +178,13 @@ def agreement(report: Mapping[str, Any]) -> Row:
             ),
         ]
         rows += [
-            row(f"… {part['name']}", "", number(part["siblings"]), number(part["real"]), NONE)
+            row(
+                f"… {part['name']}",
+                "" if part["readable"] else "Not found in real volumes either: left out of the mean.",
+                number(part["siblings"]),
+                number(part["real"]),
+                NONE,
+            )
             for part in figures["parts"]
         ]
     lead = ""

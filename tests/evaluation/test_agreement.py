@@ -16,7 +16,6 @@ from medgan.evaluation.agreement import (
     agreement_figures,
     balanced_mean,
     draw_folds,
-    is_able,
     measure_agreement,
     tasks_for,
 )
@@ -194,12 +193,40 @@ def test_a_set_with_more_cases_of_the_hard_structure_is_not_worse() -> None:
     assert agreement_figures(Scores(few[:, None], few, hard, hard), *patients, 0)["difference"]["value"] == 0
 
 
-def test_a_network_that_cannot_read_real_volumes_is_no_judge() -> None:
-    assert is_able(MASKS, {}, [{"real": 0.7}])
-    assert not is_able(MASKS, {}, [{"real": 0.7}, {"real": 0.0}])
-    assert not is_able(MASKS, {}, [{"real": None}])
-    assert is_able(CLASSES, {"low": 0.6}, [])
-    assert not is_able(CLASSES, {"low": 0.45}, [])
+def test_what_is_not_found_in_real_volumes_does_not_count(
+    identity: Sampler, balls: Balls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task("segmentation", ("easy", "hard"), (1, 2))
+    scores = {"easy": 0.8, "hard": 0.0}
+
+    def ask(_: object, task: Task, images: Tensor, truths: Sequence[Tensor]) -> Verdicts:
+        found = np.array([[scores[name] for name in task.names]] * len(images))
+        return Verdicts(found, found.mean(axis=1))
+
+    monkeypatch.setattr(agreement, "fit_judge", lambda *_, **__: None)
+    monkeypatch.setattr(agreement, "judge", ask)
+    real = Real(balls(8, 0), balls(4, 100))
+    figures = measured(task, identity, real, 1)
+    assert figures["able"]
+    assert figures["siblings"]["value"] == pytest.approx(0.8)
+    assert figures["real"]["value"] == pytest.approx(0.8)
+    assert [part["readable"] for part in figures["parts"]] == [True, False]
+    scores["easy"] = 0.1
+    assert not measured(task, identity, real, 1)["able"]
+
+
+def test_classes_told_by_chance_are_no_judgement(
+    identity: Sampler, balls: Balls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def always_small(_: object, task: Task, images: Tensor, truths: Sequence[Tensor]) -> Verdicts:
+        found = np.array([[1.0, np.nan] if int(truth) == 0 else [np.nan, 0.0] for truth in truths])
+        return Verdicts(found, np.full(len(images), 0.5))
+
+    monkeypatch.setattr(agreement, "fit_judge", lambda *_, **__: None)
+    monkeypatch.setattr(agreement, "judge", always_small)
+    figures = measured(CLASSES, identity, Real(balls(8, 0), balls(6, 100)), 1)
+    assert figures["real"]["value"] == 0.5
+    assert not figures["able"]
 
 
 def test_a_dice_of_a_perfect_prediction_is_1_and_of_a_missing_structure_no_number() -> None:
