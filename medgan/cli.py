@@ -148,13 +148,21 @@ def evaluate(
     output: Output,
     siblings: Annotated[int, typer.Option(min=2, help="siblings of each training case")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="seed of the noise")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="at most so many training cases and so many held-out ones, drawn")
+    ] = None,
+    task_steps: Annotated[
+        int, typer.Option(min=0, help="steps of each independent task network; 0: do without its figures")
+    ] = 200,
     as_json: AsJson = False,
 ) -> None:
     """Measure fidelity, diversity, preservation and privacy: report.json and report.html."""
     from medgan.evaluation.evaluate import evaluate as run_evaluation
 
     with only_writer(output):
-        report = run_evaluation(checkpoint, data, output, siblings=siblings, seed=seed)
+        report = run_evaluation(
+            checkpoint, data, output, siblings=siblings, seed=seed, limit=limit, task_steps=task_steps
+        )
     typer.echo(json.dumps(report, indent=1) if as_json else str(output / "report.html"))
 
 

@@ -27,6 +27,7 @@ OUTLINES = ("#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#E69F00")
 PANEL_INCHES = 1.9
 DPI = 110
 MANY_COLUMNS = 8
+CHECKERBOARD_FIELDS = 8
 
 
 def siblings_figure(
@@ -79,7 +80,7 @@ def deformation_figure(
     spacing: Spacing | None = None,
     appearance: Image | None = None,
 ) -> Figure:
-    """Draw what was done to one volume: source, sibling, difference, warped grid, Jacobian determinant.
+    """Draw what was done to one volume: source, sibling, both in turn; difference, warped grid, Jacobian determinant.
 
     Args:
         original, sibling: ``(D, H, W)``.
@@ -98,10 +99,11 @@ def deformation_figure(
     _require_shape(displacement, (3, *original.shape), "displacement")
     axis, index = plane = best_slice(original, label)
     window = _window(original)
-    figure, axes = _panels(1, 5 if appearance is None else 6, wide=1.15)
-    real, fake, change, grid, folds, *shade = axes[0]
+    figure, axes = _panels(2, 3 if appearance is None else 4, wide=1.3)
+    (real, fake, board, *shade), (change, grid, folds, *_) = axes
     _show(real, original, label, plane=plane, window=window, spacing=spacing)
     _show(fake, sibling, sibling_label, plane=plane, window=window, spacing=spacing)
+    _show(board, checkerboard(original, sibling), None, plane=plane, window=window, spacing=spacing)
     aspect = _aspect(axis, spacing)
 
     difference = _slice(np.asarray(sibling, dtype=np.float64) - original, axis, index)
@@ -137,8 +139,15 @@ def deformation_figure(
     figure.colorbar(shown, ax=folds, shrink=0.6)
 
     least = float(np.min(jacobian))
-    titles = ("real", "sibling", "difference", "where it was sampled", f"log2 Jacobian (least det. {least:.2f})")
-    for panel, title in zip(axes[0], titles, strict=False):
+    titles = {
+        "real": real,
+        "sibling": fake,
+        "real and sibling in turn": board,
+        "difference": change,
+        "where it was sampled": grid,
+        f"log2 Jacobian (least det. {least:.2f})": folds,
+    }
+    for title, panel in titles.items():
         panel.set_title(title, fontsize=9)
     if appearance is not None:
         _require_shape(appearance, original.shape, "appearance")
@@ -148,6 +157,43 @@ def deformation_figure(
         figure.colorbar(shown, ax=shade[0], shrink=0.6)
         shade[0].set_title("appearance, % of range", fontsize=9)
     return figure
+
+
+def checkerboard_figure(
+    rows: Sequence[tuple[Image, Image]], labels: Sequence[Image | None] | None = None, spacing: Spacing | None = None
+) -> Figure:
+    """Draw each source, its sibling, and a board whose fields show the one and the other in turn.
+
+    Where edges run on across the borders of the fields the two agree; where they break, the sibling was moved there.
+
+    Args:
+        rows: (source, sibling), ``(D, H, W)`` each.
+        labels: label map of each source or none, which picks the slice; not drawn.
+        spacing: mm between voxels along the axes; none: cubes.
+
+    Raises:
+        ValueError: no rows, or shapes that do not fit.
+    """
+    if not rows:
+        raise ValueError("rows must hold at least one source and sibling")
+    figure, axes = _panels(len(rows), 3, wide=1.3)
+    for panels, (original, sibling), label in zip(axes, rows, labels or [None] * len(rows), strict=True):
+        _require_shape(sibling, original.shape, "sibling")
+        plane = best_slice(original, label)
+        window = _window(original)
+        for panel, volume in zip(panels, (original, sibling, checkerboard(original, sibling)), strict=True):
+            _show(panel, volume, None, plane=plane, window=window, spacing=spacing)
+    for panel, title in zip(axes[0], ("real", "sibling", "real and sibling in turn"), strict=True):
+        panel.set_title(title, fontsize=9)
+    return figure
+
+
+def checkerboard(first: Image, second: Image, fields: int = CHECKERBOARD_FIELDS) -> Image:
+    """Return ``first`` and ``second`` in turn, in cubes of which about ``fields`` go along the longest axis."""
+    _require_shape(second, first.shape, "second")
+    side = max(1, round(max(first.shape) / fields))
+    odd = sum(index // side for index in np.indices(first.shape)) % 2 == 1
+    return np.where(odd, second, first)
 
 
 def contact_sheet(

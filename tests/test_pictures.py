@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medgan.pictures import OUTLINES, contact_sheet, deformation_figure, save_figure, siblings_figure
+from medgan.pictures import (
+    OUTLINES,
+    checkerboard,
+    checkerboard_figure,
+    contact_sheet,
+    deformation_figure,
+    save_figure,
+    siblings_figure,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -122,13 +130,19 @@ def test_deformation_shows_five_views_and_moves_the_grid() -> None:
     shift[0] = 2.0
     figure = deformation_figure(image, image + 0.1, shift, np.ones(image.shape), label=label, sibling_label=label)
     views = [a for a in figure.axes if a.get_title()]
-    assert [a.get_title() for a in views][:4] == ["real", "sibling", "difference", "where it was sampled"]
-    assert views[4].get_title().endswith("(least det. 1.00)")
-    assert np.allclose(views[2].images[0].get_array(), 0.1)
-    columns = np.concatenate([line.get_xdata() for line in views[3].lines])
+    assert [a.get_title() for a in views][:5] == [
+        "real",
+        "sibling",
+        "real and sibling in turn",
+        "difference",
+        "where it was sampled",
+    ]
+    assert views[5].get_title().endswith("(least det. 1.00)")
+    assert np.allclose(views[3].images[0].get_array(), 0.1)
+    columns = np.concatenate([line.get_xdata() for line in views[4].lines])
     assert columns.min() == 2.0
     assert columns.max() == image.shape[0] + 1
-    rows = np.concatenate([line.get_ydata() for line in views[3].lines])
+    rows = np.concatenate([line.get_ydata() for line in views[4].lines])
     assert (rows.min(), rows.max()) == (0, image.shape[1] - 1)
 
 
@@ -140,7 +154,27 @@ def test_folds_are_marked() -> None:
     figure = deformation_figure(image, image, np.zeros((3, *image.shape)), jacobian)
     assert clean == 0
     assert count_of("#F0E442", figure) > 100
-    assert figure.axes[4].get_title().endswith("(least det. -0.50)")
+    assert figure.axes[5].get_title().endswith("(least det. -0.50)")
+
+
+def test_a_checkerboard_shows_both_volumes_in_equal_parts() -> None:
+    first, second = np.zeros((16, 16, 16)), np.ones((16, 16, 16))
+    board = checkerboard(first, second, fields=8)
+    assert board.mean() == 0.5
+    assert board[0, 0, 0] == 0
+    assert board[2, 0, 0] == board[0, 2, 0] == board[0, 0, 2] == 1
+    assert np.array_equal(checkerboard(first, first), first)
+
+
+def test_checkerboards_have_a_row_a_source() -> None:
+    image, label = head()
+    figure = checkerboard_figure([(image, image + 0.1), (image, image)], [label, None])
+    assert len(figure.axes) == 6
+    assert [a.get_title() for a in figure.axes[:3]] == ["real", "sibling", "real and sibling in turn"]
+    drawn = shown(figure, 2) - shown(figure, 0)
+    assert set(np.round(np.unique(drawn), 5)) == {0.0, np.float32(0.1).round(5)}
+    with pytest.raises(ValueError, match="rows"):
+        checkerboard_figure([])
 
 
 def test_contact_sheet_wraps_and_takes_volumes_of_any_shape() -> None:

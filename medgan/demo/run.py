@@ -33,8 +33,8 @@ SYNTHETIC_VOLUMES = 12
 # Where some of the evaluation's figures stand in report.json; "siblings" in a path has its counterpart "real".
 FIGURES = {
     "Fréchet distance to held-out": "fidelity.frechet.siblings.value",
-    "precision": "diversity.neighbourhoods.siblings.precision",
-    "coverage": "diversity.neighbourhoods.siblings.coverage",
+    "precision": "diversity.neighbourhoods.siblings.precision.value",
+    "coverage": "diversity.neighbourhoods.siblings.coverage.value",
 }
 ALONE = {
     "spread of siblings' shape, voxels": "diversity.shape_spread.value",
@@ -43,6 +43,7 @@ ALONE = {
     "linked back to their source": "privacy.linkage.share.value",
 }
 EVALUATED = 10  # cases of each kind; all would take minutes
+TASK_STEPS = 60  # of the independent networks that judge siblings
 
 
 def run_demo(output: Path) -> None:
@@ -73,7 +74,7 @@ def run_demo(output: Path) -> None:
     generator = train(config, output / "generator")
 
     _section(console, 4, "evaluate it")
-    report = evaluate(generator, manifest, output / "evaluation", siblings=2, limit=EVALUATED)
+    report = evaluate(generator, manifest, output / "evaluation", siblings=2, limit=EVALUATED, task_steps=TASK_STEPS)
     _print_figures(console, report)
 
     _section(console, 5, f"generate {SYNTHETIC_VOLUMES} synthetic volumes with label maps")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +11,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medgan.evaluation.intervals import Array
+from medgan.evaluation.intervals import Array, Figure, Rows, halved_figures
 from medgan.measures.distances import pairwise_spread, prdc
 
 NEIGHBOURS = 5
+SMALLEST_SHARE = 1e-3  # below which a real-real share is no divisor
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli & Bovik 2003
 
 
-def neighbourhoods(siblings: Array, training: Array, held_out: Array, k: int) -> dict[str, dict[str, float]]:
+def neighbourhoods(
+    siblings: Array,
+    training: Array,
+    held_out: Array,
+    k: int,
+    *,
+    training_patients: Sequence[str],
+    held_out_patients: Sequence[str],
+    seed: int,
+) -> dict[str, dict[str, Figure]]:
     """Precision, recall, density and coverage against held-out volumes: of siblings, and of as many training volumes.
 
     Args:
@@ -25,12 +36,32 @@ def neighbourhoods(siblings: Array, training: Array, held_out: Array, k: int) ->
         training: ``(N, F)``.
         held_out: ``(M, F)``.
         k: neighbour that sets the size of a neighbourhood; below N and M.
+        training_patients, held_out_patients: of each row.
+        seed: of the resamples.
+
+    Returns:
+        ``siblings`` and ``real``, by figure, and ``ratio``: siblings over real.
     """
-    sets = [prdc(held_out, siblings[:, i], k=k) for i in range(siblings.shape[1])]
-    return {
-        "siblings": {name: float(np.mean([figures[name] for figures in sets])) for name in sets[0]},
-        "real": prdc(held_out, training, k=k),
-    }
+
+    def shares(rows: Rows, others: Rows) -> dict[str, float]:
+        # In half the volumes half as many neighbours, so that neighbourhoods are of one size.
+        share = min(len(rows) / len(training), len(others) / len(held_out))
+        nearest = max(1, min(round(k * share), len(rows) - 1, len(others) - 1))
+        sets = [prdc(held_out[others], siblings[rows, i], k=nearest) for i in range(siblings.shape[1])]
+        real = prdc(held_out[others], training[rows], k=nearest)
+        found: dict[str, float] = {}
+        for name in real:
+            made = float(np.mean([one[name] for one in sets]))
+            found |= {f"siblings.{name}": made, f"real.{name}": real[name]}
+            found[f"ratio.{name}"] = made / max(real[name], SMALLEST_SHARE)
+        return found
+
+    figures = halved_figures(shares, training_patients, held_out_patients, seed, bounds=(0.0, np.inf))
+    for name, figure in figures.items():
+        if not name.startswith("ratio") and not name.endswith("density"):
+            figure["high"] = min(figure["high"], 1.0)
+    names = ("precision", "recall", "density", "coverage")
+    return {column: {name: figures[f"{column}.{name}"] for name in names} for column in ("siblings", "real", "ratio")}
 
 
 def neighbours_for(*sizes: int) -> int:

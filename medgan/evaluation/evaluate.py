@@ -11,14 +11,16 @@ from medgan.data.cohort import read_cohort
 from medgan.data.loaders import prepare
 from medgan.errors import InputFault
 from medgan.evaluation.cases import part_cases
-from medgan.evaluation.figures import Real, measure, patients_of
+from medgan.evaluation.figures import measure
 from medgan.evaluation.gallery import draw_gallery
 from medgan.evaluation.intervals import RESAMPLES
 from medgan.evaluation.privacy import STATEMENT
+from medgan.evaluation.real import Real, patients_of
 from medgan.evaluation.report import render_page
 from medgan.sampler import load
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+TASK_STEPS = 200
 
 
 def evaluate(
@@ -29,6 +31,7 @@ def evaluate(
     siblings: int = 4,
     seed: int = 0,
     limit: int | None = None,
+    task_steps: int = TASK_STEPS,
 ) -> dict[str, Any]:
     """Measure fidelity, diversity, preservation and privacy; write ``report.json`` and ``report.html``.
 
@@ -42,6 +45,7 @@ def evaluate(
         siblings: of each training case, at least 2.
         seed: of all noise and resamples.
         limit: at most so many training cases and so many held-out ones; ``None`` for all.
+        task_steps: updates of each independent task network; 0 leaves their figures out.
 
     Returns:
         The report, as in ``report.json``.
@@ -53,6 +57,8 @@ def evaluate(
         raise InputFault(output, "SIBLINGS", f"--siblings is {siblings}", "ask for at least 2 of each case")
     if limit is not None and limit < 1:
         raise InputFault(output, "LIMIT", f"the limit is {limit}", "allow at least 1 case of each kind")
+    if task_steps < 0:
+        raise InputFault(output, "TASK_STEPS", f"--task-steps is {task_steps}", "allow 0 (no task network) or more")
     require_output(output)
     sampler = load(checkpoint)
     loaded = sampler.checkpoint
@@ -71,18 +77,26 @@ def evaluate(
         prepare(parts.training, cohort, sampler.preprocessing, "reading training cases"),
         prepare(parts.held_out, cohort, sampler.preprocessing, "reading held-out cases"),
     )
-    figures, measured = measure(sampler, real, labels=cohort.label_names, siblings=siblings, seed=seed)
+    figures, measurements = measure(
+        sampler, real, labels=cohort.label_names, siblings=siblings, seed=seed, task_steps=task_steps
+    )
     report = {
         "format_version": FORMAT_VERSION,
         "statement": STATEMENT,
         "generator": describe_generator(loaded),
         "cohort": describe_cohort(real),
-        "settings": {"siblings": siblings, "seed": seed, "limit": limit, "resamples": RESAMPLES},
+        "settings": {
+            "siblings": siblings,
+            "seed": seed,
+            "limit": limit,
+            "task_steps": task_steps,
+            "resamples": RESAMPLES,
+        },
         "notes": list(parts.notes) + figures.pop("notes"),
         **figures,
         "versions": library_versions(),
     }
-    pictures = draw_gallery(sampler, real.sources, measured, cohort.label_names, siblings=siblings, seed=seed)
+    pictures = draw_gallery(sampler, real.sources, measurements, cohort.label_names, siblings=siblings, seed=seed)
     make_output(output)
     write_atomically(output / "report.html", render_page(report, pictures).encode())
     write_atomically(output / "report.json", json.dumps(report, indent=1, allow_nan=False).encode())

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medgan.data.loaders import Prepared
-from medgan.evaluation.figures import grid_unit
+from medgan.evaluation.figures import Measurements, grid_unit
 from medgan.evaluation.preservation import jacobian
 from medgan.evaluation.siblings import Measured, OnGrid, make_sibling
-from medgan.pictures import deformation_figure, siblings_figure
+from medgan.pictures import checkerboard_figure, deformation_figure, siblings_figure
 from medgan.sampler import Sampler
 from medgan.seeding import numpy_generator
 
@@ -44,19 +44,20 @@ class Picture:
 def draw_gallery(
     sampler: Sampler,
     sources: Sequence[Prepared],
-    measured: Measured,
+    measurements: Measurements,
     labels: Mapping[int, str],
     *,
     siblings: int,
     seed: int,
 ) -> list[Picture]:
-    """Draw the worst siblings, a usual one, and sources drawn by the seed with their first siblings.
+    """Draw the worst siblings, a usual one, and sources drawn by the seed with their first siblings and checkerboards.
 
     Siblings are made again: they are a function of source, seed and number.
     """
     spacing, unit = grid_unit(sampler.checkpoint)
+    measured = measurements.measured
     pictures = []
-    for (row, column), reasons in worst_siblings(measured, labels).items():
+    for (row, column), reasons in worst_siblings(measurements, labels).items():
         title = f"{_first_upper('; '.join(reasons))} ({sources[row].case.case_id}, sibling {column + 1})"
         figure = _deformation(sources[row], make_sibling(sampler, sources[row], column, seed), spacing)
         pictures.append(Picture(title, "The worst of all siblings by this figure.", _png(figure)))
@@ -67,24 +68,44 @@ def draw_gallery(
     caption = f"The sibling whose displacement is the median one, {length:.2f} {unit} (root mean square)."
     pictures.append(Picture(title, caption, _png(figure)))
     chosen = numpy_generator(seed, "gallery").permutation(len(sources))[:ROWS]
-    rows = []
+    rows, boards = [], []
     for index in sorted(chosen.tolist()):
         source = sources[index]
         made = [make_sibling(sampler, source, number, seed) for number in range(min(siblings, COLUMNS))]
         pairs = [(_plain(sibling.image), _mask(sibling.label)) for sibling in made]
         rows.append((_plain(source.image), _mask(source.label), pairs))
+        boards.append((_plain(source.image), _plain(made[0].image)))
     caption = "Sources drawn by the seed, one a row; the same slice and grey scale along a row. Outlines are labels."
     pictures.append(Picture("Sources and their siblings", caption, _png(siblings_figure(rows, spacing))))
+    caption = (
+        "The same sources and their first siblings. Where edges break at the border of a field, the sibling was moved; "
+        "where fields differ in brightness, it was relit."
+    )
+    board = checkerboard_figure(boards, [label for _, label, _ in rows], spacing)
+    pictures.append(Picture("Source and sibling in one board", caption, _png(board)))
     return pictures
 
 
-def worst_siblings(measured: Measured, labels: Mapping[int, str]) -> dict[tuple[int, int], list[str]]:
+def worst_siblings(measurements: Measurements, labels: Mapping[int, str]) -> dict[tuple[int, int], list[str]]:
     """Return (source, sibling) of the extreme figures, each with the reasons it is among them."""
+    measured = measurements.measured
     found: dict[tuple[int, int], list[str]] = {}
 
     def add(place: tuple[int, int], reason: str) -> None:
         found.setdefault(place, []).append(reason)
 
+    for agreement in measurements.agreements:
+        if not np.isfinite(agreement.confidence).any():
+            continue
+        place = _place(agreement.confidence, int(np.nanargmin(agreement.confidence)))
+        least = agreement.confidence[place]
+        if agreement.kind == "segmentation":
+            add(place, f"least agreement of an independent network with the label map, Dice {least:.2f}")
+        else:
+            add(place, f"class least believed by an independent network, probability {least:.2f}")
+    if measurements.strangeness is not None:
+        place = _place(measurements.strangeness, int(measurements.strangeness.argmax()))
+        add(place, f"farthest from every held-out volume, {measurements.strangeness[place]:.1f} in the feature space")
     place = _place(measured.jacobian_min, int(measured.jacobian_min.argmin()))
     add(place, f"lowest Jacobian determinant, {measured.jacobian_min[place]:.2f}")
     known = {value: ratios for value, ratios in measured.ratios.items() if np.isfinite(ratios).any()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from medgan.evaluation.intervals import Array
@@ -62,23 +61,29 @@ def linked(nearest_index: NDArray[np.int64], source_index: NDArray[np.int64]) ->
     return found
 
 
-def closer_to_training(volumes: Array, training: Array, held_out: Array) -> NDArray[np.bool_]:
-    """Return which ``(K, F)`` volumes have a training record nearer than any held-out one (distance to closest record).
+def closer_to_training(to_training: Array, to_held_out: Array) -> NDArray[np.bool_]:
+    """Return which of K volumes have a training record nearer than any held-out one (distance to closest record).
 
     By chance, for volumes that owe nothing to either set, the share is N / (N + M) for N training and M held-out
     records.
+
+    Args:
+        to_training, to_held_out: ``(N, K)`` and ``(M, K)`` distances of the records to the volumes; K may be several
+            axes.
     """
-    to_training, to_held_out = (cdist(volumes, real).min(axis=1) for real in (training, held_out))
-    found: NDArray[np.bool_] = to_training < to_held_out
+    found: NDArray[np.bool_] = to_training.min(axis=0) < to_held_out.min(axis=0)
     return found
 
 
-def neighbour_ratios(volumes: Array, training: Array) -> Array:
-    """Return, for ``(K, F)`` volumes, the distance to the nearest training record over that to the second nearest.
+def neighbour_ratios(to_training: Array) -> Array:
+    """Return, for K volumes, the distance to the nearest training record over that to the second nearest.
 
     Near 0, one record stands out as the volume's own; near 1, none does. Two records at distance 0 cannot be told
-    apart: the ratio is 1. ``training`` holds at least 2 records.
+    apart: the ratio is 1.
+
+    Args:
+        to_training: ``(N, K)`` distances of at least 2 records to the volumes; K may be several axes.
     """
-    nearest = np.partition(cdist(volumes, training), 1, axis=1)[:, :2]
-    ratios: Array = np.divide(nearest[:, 0], nearest[:, 1], out=np.ones(len(nearest)), where=nearest[:, 1] > 0)
+    nearest, second = np.partition(to_training, 1, axis=0)[:2]
+    ratios: Array = np.divide(nearest, second, out=np.ones(nearest.shape), where=second > 0)
     return ratios

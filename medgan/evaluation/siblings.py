@@ -15,7 +15,7 @@ from medgan.evaluation.diversity import Similarity, shape_spread, sibling_simila
 from medgan.evaluation.intervals import Array
 from medgan.evaluation.preservation import component_counts, jacobian, volume_ratios
 from medgan.evaluation.privacy import comparable
-from medgan.measures.distances import nearest_neighbour_correlation, pairwise_spread
+from medgan.measures.distances import correlations, pairwise_spread
 from medgan.measures.features import volume_features
 from medgan.progress import track
 from medgan.sampler import Sampler, render, render_label
@@ -48,7 +48,7 @@ class Measured:
 
     Attributes:
         features: ``(N, n, F)``.
-        correlation, nearest: correlation with the nearest source, and which it is.
+        correlations: ``(N, n, N + M)`` with every source, and then with M other real volumes.
         jacobian_min, fold_share: of the whole map on the grid.
         displacement: RMS of φ(p) − p, in the unit of ``spacing``.
         shape_spread, appearance_spread, volume_spread, similarity: ``(N,)``, among siblings of one source; similarity
@@ -58,8 +58,7 @@ class Measured:
     """
 
     features: Array
-    correlation: Array
-    nearest: NDArray[np.int64]
+    correlations: Array
     jacobian_min: Array
     fold_share: Array
     displacement: Array
@@ -70,6 +69,20 @@ class Measured:
     ratios: dict[int, Array]
     components_before: dict[int, Array]
     components_after: dict[int, Array]
+
+    @property
+    def correlation(self) -> Array:
+        """Correlation of each sibling with the nearest source, ``(N, n)``."""
+        return np.asarray(self._with_sources.max(axis=2), dtype=np.float64)
+
+    @property
+    def nearest(self) -> NDArray[np.int64]:
+        """Which source is the nearest of each sibling, ``(N, n)``."""
+        return np.asarray(self._with_sources.argmax(axis=2), dtype=np.int64)
+
+    @property
+    def _with_sources(self) -> Array:
+        return self.correlations[:, :, : len(self.correlations)]
 
 
 def case_seed(seed: int, case_id: str) -> int:
@@ -98,6 +111,7 @@ def measure_siblings(
     seed: int,
     labels: Sequence[int],
     similarity: Similarity,
+    others: Sequence[Prepared] = (),
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Measured:
     """Make ``count`` siblings of each source and measure them.
@@ -109,12 +123,13 @@ def measure_siblings(
         seed: of all noise.
         labels: label values to follow.
         similarity: see :func:`~medgan.evaluation.diversity.similarity_for`.
+        others: further real volumes to correlate siblings with.
         spacing: of a grid voxel; ones for figures in voxels.
     """
-    references = np.concatenate([comparable(source.image[None]) for source in sources])
+    references = np.concatenate([comparable(real.image[None]) for real in (*sources, *others)])
     pairs = max(1, SIMILARITY_PAIRS // len(sources))
     compared_every = -(-len(sources) // SIMILARITY_PAIRS)
-    features, correlations, nearest, waiting = [], [], [], []
+    features, correlated, waiting = [], [], []
     least, folded, moved, shape, appearance, volume, alike = [], [], [], [], [], [], []
     missing = float("nan")
     ratios = {value: np.full((len(sources), count), missing) for value in labels}
@@ -144,14 +159,11 @@ def measure_siblings(
                     after[value][row, column] = component_counts(warped, [value])[value]
         waiting.append(comparable(images))
         if len(waiting) * count >= COMPARED_AT_ONCE or row == len(sources) - 1:
-            best, index = nearest_neighbour_correlation(np.concatenate(waiting), references)
-            correlations.append(best.reshape(-1, count))
-            nearest.append(index.reshape(-1, count))
+            correlated.append(correlations(np.concatenate(waiting), references).reshape(len(waiting), count, -1))
             waiting.clear()
     return Measured(
         features=np.stack(features),
-        correlation=np.concatenate(correlations),
-        nearest=np.concatenate(nearest),
+        correlations=np.concatenate(correlated),
         jacobian_min=np.array(least, dtype=np.float64),
         fold_share=np.array(folded, dtype=np.float64),
         displacement=np.array(moved),

@@ -115,12 +115,17 @@ def nearest_neighbour_correlation(
     Raises:
         ValueError: shapes that do not fit, values that are not finite.
     """
-    if volumes.shape[1:] != references.shape[1:] or not len(volumes) or not len(references):
-        raise ValueError(f"volumes and references must match, got the shapes {volumes.shape} and {references.shape}")
-    correlation = _standard_rows(volumes) @ _standard_rows(references).T
+    correlation = correlations(volumes, references)
     index = correlation.argmax(axis=1)
     best = np.take_along_axis(correlation, index[:, None], axis=1)[:, 0]
-    return best.astype(np.float64).clip(-1, 1), index.astype(np.int64)
+    return best, index.astype(np.int64)
+
+
+def correlations(volumes: NDArray[np.floating], references: NDArray[np.floating]) -> Array:
+    """Return the ``(N, M)`` Pearson correlations of volumes with references, as in the function above."""
+    if volumes.shape[1:] != references.shape[1:] or not len(volumes) or not len(references):
+        raise ValueError(f"volumes and references must match, got the shapes {volumes.shape} and {references.shape}")
+    return (_standard_rows(volumes) @ _standard_rows(references).T).clip(-1, 1)
 
 
 def copy_share(volumes: NDArray[np.floating], training: NDArray[np.floating], threshold: float) -> float:

@@ -7,16 +7,15 @@ real volumes from learning them by heart, and cannot leak into what the generato
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from medgan.models.resampling import resample, small_affine
 
 ROTATION = 0.15  # rad
 SCALE = 0.1  # log
 SHIFT = 0.1  # share of half the axis
 GAIN = 0.15  # log
 OFFSET = 0.05  # of the 0..1 range
-BLUR_ROTATION = 0.02  # rad
-BLUR_SHIFT = 0.5  # voxels
 
 
 def augment_pair(source: Tensor, candidate: Tensor, probability: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -30,13 +29,13 @@ def augment_pair(source: Tensor, candidate: Tensor, probability: float, rng: tor
     batch, channels = source.shape[:2]
     # Drawn whatever the probability, so that it changes nothing else in the stream.
     chosen = (torch.rand(batch, generator=rng) < probability).float()
-    theta = _small_affine(batch, rng, ROTATION, SCALE, torch.full((3,), SHIFT), chosen)
+    theta = small_affine(batch, rng, ROTATION, SCALE, torch.full((3,), SHIFT), chosen)
     gain = torch.exp(torch.randn(batch, 1, 1, 1, 1, generator=rng) * GAIN * chosen.reshape(-1, 1, 1, 1, 1))
     offset = torch.randn(batch, 1, 1, 1, 1, generator=rng) * OFFSET * chosen.reshape(-1, 1, 1, 1, 1)
     if probability == 0:
         return source, candidate
     both = torch.cat([source, candidate], dim=1)
-    moved = _resample(both, theta)
+    moved = resample(both, theta)
     moved = moved * gain.to(both) + offset.to(both)
     return moved[:, :channels], moved[:, channels:]
 
@@ -57,34 +56,3 @@ def adapted(probability: float, accuracy: float, target: float, pairs: int, span
     lead = 2 * accuracy - 1
     step = pairs / span * ((lead > target) - (lead < target))
     return min(1.0, max(0.0, probability + step))
-
-
-def resample_slightly(volumes: Tensor, rng: torch.Generator) -> Tensor:
-    """Interpolate real volumes as the generator interpolates: a sub-voxel shift and a hint of rotation.
-
-    Without it the blur of one interpolation would tell a sibling from a real volume.
-    """
-    size = torch.tensor(volumes.shape[2:], dtype=torch.float32)
-    shift = 2 * BLUR_SHIFT / size.flip(0)
-    theta = _small_affine(len(volumes), rng, BLUR_ROTATION, 0.0, shift, torch.ones(len(volumes)))
-    return _resample(volumes, theta)
-
-
-def _small_affine(
-    batch: int, rng: torch.Generator, rotation: float, scale: float, shift: Tensor, chosen: Tensor
-) -> Tensor:
-    """Return ``(B, 3, 4)`` for ``affine_grid``."""
-    angles = torch.randn(batch, 3, generator=rng) * rotation * chosen[:, None]
-    stretch = torch.randn(batch, 3, generator=rng) * scale * chosen[:, None]
-    shifts = (torch.rand(batch, 3, generator=rng) * 2 - 1) * shift * chosen[:, None]
-    linear = torch.zeros(batch, 3, 3)
-    for axis, (i, j) in enumerate(((0, 1), (0, 2), (1, 2))):
-        linear[:, i, j] = angles[:, axis]
-        linear[:, j, i] = -angles[:, axis]
-    linear = torch.linalg.matrix_exp(linear + torch.diag_embed(stretch))
-    return torch.cat([linear, shifts[:, :, None]], dim=2)
-
-
-def _resample(volumes: Tensor, theta: Tensor) -> Tensor:
-    grid = F.affine_grid(theta.to(volumes), list(volumes.shape), align_corners=False)
-    return F.grid_sample(volumes, grid, mode="bilinear", padding_mode="border", align_corners=False)

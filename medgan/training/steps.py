@@ -13,8 +13,9 @@ from medgan.models.discriminator import Discriminator
 from medgan.models.fields import Fields, appearance_change, apply_on_grid
 from medgan.models.generator import Generator
 from medgan.models.posterior import PairEncoder
+from medgan.models.resampling import resample_slightly
 from medgan.training import losses
-from medgan.training.augmentation import augment_pair, resample_slightly
+from medgan.training.augmentation import augment_pair
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from medgan.measures.features import FeatureSpace, volume_features
 from medgan.models.deformation import corner_jacobians
 from medgan.models.fields import apply_on_grid
 from medgan.models.generator import Generator
+from medgan.models.resampling import resample_slightly
 from medgan.seeding import torch_generator
-from medgan.training.augmentation import resample_slightly
 
 SIBLINGS = 96
 BATCH = 8

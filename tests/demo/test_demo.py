@@ -36,6 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "PATIENTS", 24)
     monkeypatch.setattr(run, "SYNTHETIC_VOLUMES", 3)
     monkeypatch.setattr(run, "EVALUATED", 4)
+    monkeypatch.setattr(run, "TASK_STEPS", 2)
 
 
 @pytest.mark.usefixtures("small")

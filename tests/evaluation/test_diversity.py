@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -14,19 +16,45 @@ from medgan.evaluation.diversity import (
 )
 
 REAL = np.random.default_rng(0).normal(size=(20, 3))
+PATIENTS: dict[str, Any] = {
+    "training_patients": [f"t{i}" for i in range(20)],
+    "held_out_patients": [f"h{i}" for i in range(20)],
+    "seed": 0,
+}
+
+
+def values(figures: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    return {column: {name: one["value"] for name, one in found.items()} for column, found in figures.items()}
 
 
 def test_siblings_that_are_the_held_out_volumes_cover_them_all() -> None:
-    figures = neighbourhoods(np.stack([REAL, REAL], axis=1), REAL + 100, REAL, k=3)
+    figures = values(neighbourhoods(np.stack([REAL, REAL], axis=1), REAL + 100, REAL, k=3, **PATIENTS))
     assert figures["siblings"]["precision"] == figures["siblings"]["recall"] == figures["siblings"]["coverage"] == 1
     assert figures["siblings"]["density"] >= 1
     assert set(figures["real"].values()) == {0.0}
 
 
 def test_siblings_far_away_cover_nothing() -> None:
-    figures = neighbourhoods((REAL + 100)[:, None], REAL, REAL, k=3)
+    figures = values(neighbourhoods((REAL + 100)[:, None], REAL, REAL, k=3, **PATIENTS))
     assert set(figures["siblings"].values()) == {0.0}
     assert figures["real"]["coverage"] == 1
+    assert figures["ratio"]["coverage"] == 0
+
+
+def test_the_ratio_to_real_volumes_is_1_for_siblings_that_are_the_training_volumes() -> None:
+    training = np.random.default_rng(1).normal(size=(20, 3))
+    figures = neighbourhoods(training[:, None], training, REAL, k=3, **PATIENTS)
+    assert figures["ratio"]["coverage"] == {"value": 1, "low": 1, "high": 1}
+    coverage = figures["real"]["coverage"]
+    assert coverage["low"] < coverage["value"] <= coverage["high"] <= 1
+
+
+@pytest.mark.parametrize("count", [3, 4, 7])
+def test_few_patients_have_wide_intervals_and_no_fault(count: int) -> None:
+    few = {name: names[:count] for name, names in PATIENTS.items() if name != "seed"}
+    figures = neighbourhoods(REAL[:count, None], REAL[:count], REAL[10 : 10 + count], k=count - 1, **few, seed=0)
+    for figure in figures["siblings"].values():
+        assert figure["low"] <= figure["value"] <= figure["high"]
 
 
 def test_small_sets_have_fewer_neighbours() -> None:

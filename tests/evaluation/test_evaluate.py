@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from medgan.checkpoint import Origin, load_checkpoint, save_checkpoint
+from medgan.cli import app
 from medgan.config import Config
 from medgan.data.cohort import Case, Cohort, read_cohort
 from medgan.data.split import content_hash, split_cohort
@@ -50,7 +53,7 @@ def evaluated(
     trained: Path, cohort_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], Path]:
     output = tmp_path_factory.mktemp("evaluation") / "of" / "tiny"
-    return evaluate(trained, cohort_folder, output, siblings=2), output
+    return evaluate(trained, cohort_folder, output, siblings=2, task_steps=2), output
 
 
 def test_the_report_returned_is_the_one_written(evaluated: tuple[dict[str, Any], Path]) -> None:
@@ -61,14 +64,16 @@ def test_the_report_returned_is_the_one_written(evaluated: tuple[dict[str, Any],
 
 def test_the_report_has_every_figure_next_to_its_floor(evaluated: tuple[dict[str, Any], Path]) -> None:
     report, _ = evaluated
-    assert report["left_out"] == []
+    assert [gap["figures"] for gap in report["left_out"]] == [
+        "agreement of an independent network with the class small, large"
+    ]
     assert report["cohort"]["training"] == {"cases": 6, "patients": 6, "label_maps": 5}
     assert report["cohort"]["held_out"]["cases"] == 6
     for name in ("frechet", "kernel", "histogram", "spectrum"):
         siblings, real = report["fidelity"][name]["siblings"], report["fidelity"][name]["real"]
         assert siblings["low"] <= siblings["value"] <= siblings["high"]
         assert real["low"] <= real["value"] <= real["high"]
-    for column in ("siblings", "real"):
+    for column in ("siblings", "real", "ratio"):
         assert set(report["diversity"]["neighbourhoods"][column]) == {"precision", "recall", "density", "coverage"}
     assert report["diversity"]["unit"] == "mm"
     assert report["preservation"]["jacobian_min"]["count"] == 12
@@ -79,6 +84,19 @@ def test_the_report_has_every_figure_next_to_its_floor(evaluated: tuple[dict[str
     assert privacy["closest_record"]["chance"] == 0.5
     assert 0 <= privacy["copies"]["share"]["value"] <= 1
     assert privacy["neighbour_ratio"]["held_out"]["count"] == 6
+    assert privacy["adversarial"]["size"] == 6
+    assert set(privacy["membership"]) == {"voxels", "features"}
+    (agreement,) = report["preservation"]["agreement"]
+    assert (agreement["kind"], agreement["sources"], agreement["held_out_cases"]) == ("segmentation", 5, 6)
+    assert -1 <= agreement["difference"]["value"] <= 1
+    assert [target["name"] for target in report["targets"]] == ["mask_agreement", "folds", "coverage", "visible_noise"]
+
+
+def test_volumes_as_they_come_stand_beside_those_interpolated_once(evaluated: tuple[dict[str, Any], Path]) -> None:
+    report, _ = evaluated
+    assert report["raw"]["note"].startswith("Includes the smoothing of one interpolation")
+    assert set(report["raw"]["fidelity"]) == set(report["fidelity"])
+    assert report["raw"]["fidelity"]["spectrum"] != report["fidelity"]["spectrum"]
 
 
 def test_cases_the_weights_were_chosen_by_are_named(evaluated: tuple[dict[str, Any], Path]) -> None:
@@ -92,13 +110,14 @@ def test_the_page_stands_alone_and_carries_the_statement(evaluated: tuple[dict[s
     assert page.count("data:image/png;base64,") >= 4
     assert "treat it as that patient" in page
     assert STATEMENT.split(";")[2].strip() in page
-    assert "Not measured here" in page
+    for words in ("Not measured here", "Targets", "Membership attack", "Adversarial accuracy", "in one board"):
+        assert words in page
     assert not re.search(r"\bnan\b|\bNone\b|Undefined", re.sub(r"base64,[^\"]*", "", page))
 
 
 def test_a_run_again_gives_the_same_bytes(trained: Path, cohort_folder: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        evaluate(trained, cohort_folder, tmp_path / name, siblings=2, seed=3, limit=2)
+        evaluate(trained, cohort_folder, tmp_path / name, siblings=2, seed=3, limit=4, task_steps=2)
     for file in ("report.json", "report.html"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
@@ -106,13 +125,16 @@ def test_a_run_again_gives_the_same_bytes(trained: Path, cohort_folder: Path, tm
 def test_too_few_cases_for_a_feature_space_leave_its_figures_out(
     trained: Path, cohort_folder: Path, tmp_path: Path
 ) -> None:
-    report = evaluate(trained, cohort_folder, tmp_path, siblings=2, limit=2)
+    report = evaluate(trained, cohort_folder, tmp_path, siblings=2, limit=2, task_steps=0)
     assert report["cohort"]["training"]["cases"] == report["cohort"]["held_out"]["cases"] == 2
     assert report["fidelity"] is None
     assert report["diversity"]["neighbourhoods"] is None
     assert report["privacy"]["closest_record"] is None
     assert report["privacy"]["copies"] is not None
     assert "at least 3" in report["left_out"][0]["reason"]
+    assert report["preservation"]["agreement"] == []
+    assert report["left_out"][1]["reason"] == "no steps were allowed for it"
+    assert report["targets"][0]["met"] is None
     assert any("Only 2 training and 2 held-out" in note for note in report["notes"])
 
 
@@ -120,7 +142,7 @@ def test_without_held_out_cases_the_figures_that_need_them_are_left_out(
     cohort: Cohort, checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path
 ) -> None:
     everything = with_cases(tmp_path / "g", checkpoint_folder, [record(case) for case in cohort.cases])
-    report = evaluate(everything, cohort_folder, tmp_path / "out", siblings=2)
+    report = evaluate(everything, cohort_folder, tmp_path / "out", siblings=2, task_steps=0)
     assert report["cohort"]["held_out"]["cases"] == 0
     assert report["fidelity"] is None
     assert report["privacy"]["copies"] is None
@@ -135,7 +157,7 @@ def test_of_an_unseen_cohort_siblings_are_made_and_it_is_said(
     stranger = with_cases(
         tmp_path / "g", checkpoint_folder, [{"case_id": "x", "patient_id": "x", "content_sha256": "x"}]
     )
-    report = evaluate(stranger, cohort_folder, tmp_path / "out", siblings=2, limit=3)
+    report = evaluate(stranger, cohort_folder, tmp_path / "out", siblings=2, limit=3, task_steps=0)
     assert report["cohort"]["sources"] == "held_out"
     assert report["preservation"]["jacobian_min"]["count"] == 6
     assert report["fidelity"] is None
@@ -173,7 +195,9 @@ def test_a_cohort_of_nothing_but_other_scans_of_training_patients_is_refused(
         evaluate(with_cases(tmp_path / "g", checkpoint_folder, cases), cohort_folder, tmp_path / "out")
 
 
-@pytest.mark.parametrize(("arguments", "code"), [({"siblings": 1}, "SIBLINGS"), ({"limit": 0}, "LIMIT")])
+@pytest.mark.parametrize(
+    ("arguments", "code"), [({"siblings": 1}, "SIBLINGS"), ({"limit": 0}, "LIMIT"), ({"task_steps": -1}, "TASK_STEPS")]
+)
 def test_arguments_out_of_range_are_refused(
     arguments: dict[str, int], code: str, trained: Path, cohort_folder: Path, tmp_path: Path
 ) -> None:
@@ -182,10 +206,34 @@ def test_arguments_out_of_range_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_generator_that_copies_is_found_out(
+    cohort: Cohort, make_identity: Callable[..., Path], cohort_folder: Path, tmp_path: Path
+) -> None:
+    cases = [record(case) for case in cohort.cases if case.split == "training"]
+    copying = make_identity(tmp_path / "g", cases)
+    report = evaluate(copying, cohort_folder, tmp_path / "out", siblings=2, task_steps=0)
+    privacy, spread = report["privacy"], report["diversity"]
+    assert privacy["linkage"]["share"]["value"] == privacy["copies"]["share"]["value"] == 1
+    assert privacy["membership"]["voxels"]["auc"]["value"] == privacy["membership"]["features"]["auc"]["value"] == 1
+    assert privacy["closest_record"]["share"]["value"] == 1
+    assert privacy["adversarial"]["training"]["value"] == 0
+    assert spread["shape_spread"]["value"] == spread["volume_spread"]["siblings"]["value"] == 0
+    met = {target["name"]: target["met"] for target in report["targets"]}
+    assert met["visible_noise"] is False
+    assert met["folds"] is True
+
+
+def test_json_on_stdout_is_the_report_alone(trained: Path, cohort_folder: Path, tmp_path: Path) -> None:
+    arguments = ["--data", cohort_folder, "--output", tmp_path / "o", "--siblings", 2, "--limit", 3, "--task-steps", 0]
+    result = CliRunner().invoke(app, ["evaluate", str(trained), *map(str, arguments), "--json"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == json.loads((tmp_path / "o" / "report.json").read_text())
+
+
 def test_a_damaged_case_leaves_no_half_a_report(trained: Path, cohort_folder: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(cohort_folder, tmp_path / "cohort")
     damaged = broken / "images" / "case09.nii.gz"
     damaged.write_bytes(damaged.read_bytes()[:-20])
     with pytest.raises(InputFault, match=r"case09\.nii\.gz"):
-        evaluate(trained, broken, tmp_path / "out", siblings=2)
+        evaluate(trained, broken, tmp_path / "out", siblings=2, task_steps=0)
     assert not (tmp_path / "out").exists()

@@ -3,7 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medgan.evaluation.intervals import centred_figure, distribution, draw_patients, mean_figure
+from medgan.evaluation.intervals import (
+    centred_figure,
+    distribution,
+    draw_patients,
+    drawn_figures,
+    halved_figures,
+    mean_figure,
+)
 
 
 def test_all_rows_of_a_patient_are_drawn_together() -> None:
@@ -44,3 +51,48 @@ def test_a_distribution_counts_numbers_only() -> None:
     }  # fmt: skip
     with pytest.raises(ValueError, match="finite"):
         distribution(np.array([np.nan]))
+
+
+def test_the_interval_of_a_difference_of_two_groups_has_the_width_theory_gives() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(5, 1, 200), rng.normal(4, 1, 100)
+    names = [str(i) for i in range(200)], [str(i) for i in range(100)]
+    figure = drawn_figures(lambda rows, others: {"d": a[rows].mean() - b[others].mean()}, *names, seed=0)["d"]
+    assert figure["value"] == pytest.approx(a.mean() - b.mean())
+    assert figure["high"] - figure["low"] == pytest.approx(2 * 1.96 * np.hypot(0.071, 0.1), rel=0.2)
+
+
+def test_figures_of_one_draw_are_paired() -> None:
+    a = np.random.default_rng(0).normal(size=50)
+    names = [str(i) for i in range(50)]
+    figures = drawn_figures(
+        lambda rows, _: {"a": a[rows].mean(), "none": a[rows].mean() - a[rows].mean()}, names, names, 0
+    )
+    assert figures["none"] == {"value": 0, "low": 0, "high": 0}
+    assert figures["a"]["low"] < figures["a"]["high"]
+
+
+def test_halves_without_replacement_give_the_width_theory_gives() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(5, 1, 201), rng.normal(4, 1, 100)
+    names = [str(i) for i in range(201)], [str(i) for i in range(100)]
+    figure = halved_figures(lambda rows, others: {"d": a[rows].mean() - b[others].mean()}, *names, seed=0)["d"]
+    assert figure["value"] == pytest.approx(a.mean() - b.mean())
+    assert figure["high"] - figure["low"] == pytest.approx(2 * 1.96 * np.hypot(0.071, 0.1), rel=0.2)
+    bounded = halved_figures(lambda rows, _: {"d": a[rows].mean()}, *names, seed=0, bounds=(4.99, 5.01))["d"]
+    assert (bounded["low"], bounded["high"]) == (4.99, 5.01)
+
+
+def test_halves_need_three_patients_and_hold_whole_ones() -> None:
+    patients = ["a", "a", "b", "c", "c", "d"]
+    sizes: set[int] = set()
+
+    def seen(rows: np.ndarray, others: np.ndarray) -> dict[str, float]:
+        assert len(rows) == 6 or len({patients[i] for i in rows}) == 2
+        sizes.add(len(rows))
+        return {"n": float(len(others))}
+
+    halved_figures(seen, patients, patients, seed=0)
+    assert sizes == {2, 3, 4, 6}
+    with pytest.raises(ValueError, match="at least 3 patients"):
+        halved_figures(seen, ["a", "b", "b"], patients, seed=0)

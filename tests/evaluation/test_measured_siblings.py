@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from medgan.checkpoint import Origin, save_checkpoint
-from medgan.config import Config
 from medgan.data.cohort import Case
 from medgan.data.loaders import Prepared
+from medgan.evaluation.agreement import Agreement
 from medgan.evaluation.diversity import similarity_for
+from medgan.evaluation.figures import Measurements
 from medgan.evaluation.gallery import usual_sibling, worst_siblings
 from medgan.evaluation.privacy import linked
 from medgan.evaluation.siblings import Measured, case_seed, make_sibling, measure_siblings
 from medgan.generate.plan import plan_orders
-from medgan.models.generator import Generator
 from medgan.sampler import Sampler, load
 
 SHAPE = (16, 16, 16)
@@ -32,19 +31,6 @@ def sources() -> list[Prepared]:
         case = Case(f"case{i}", f"patient{i}", (Path("image.nii"),), class_name="small")
         prepared.append(Prepared(case, image[None], torch.from_numpy(label)[None] if i else None, 0))
     return prepared
-
-
-@pytest.fixture(scope="module")
-def identity(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Sampler:
-    """A generator whose every sibling is its source."""
-    folder = tmp_path_factory.mktemp("identity")
-    generator = Generator(tiny_config.model, 1, 2, SHAPE)
-    with torch.no_grad():
-        for head in (generator.velocity, generator.appearance, generator.affine):
-            head.weight.zero_()
-    origin = Origin(("small", "large"), {1: "ball"}, 1, [], "0")
-    save_checkpoint(folder, generator.state_dict(), tiny_config, origin)
-    return load(folder)
 
 
 def measured_of(sampler: Sampler, sources: list[Prepared]) -> Measured:
@@ -116,7 +102,7 @@ def make_measured(**changed: object) -> Measured:
 def test_the_worst_siblings_are_found_and_named() -> None:
     ratios = {1: np.array([[1.0, 0.4], [1.1, 1.2]]), 2: np.array([[np.nan, np.nan], [1.0, 1.9]])}
     measured = make_measured(jacobian_min=np.array([[0.5, 0.6], [0.2, 0.3]]), ratios=ratios)
-    worst = worst_siblings(measured, {1: "head", 2: "tail"})
+    worst = worst_siblings(Measurements(measured), {1: "head", 2: "tail"})
     assert list(worst) == [(1, 0), (0, 1), (1, 1)]
     assert "0.20" in worst[1, 0][0]
     assert "head: 0.40" in worst[0, 1][0]
@@ -125,11 +111,34 @@ def test_the_worst_siblings_are_found_and_named() -> None:
 
 def test_a_sibling_that_is_worst_twice_is_shown_once() -> None:
     measured = make_measured(jacobian_min=np.array([[0.5, 0.1]]), ratios={1: np.array([[1.0, 0.4]])})
-    assert [len(reasons) for reasons in worst_siblings(measured, {}).values()] == [2, 1]
+    assert [len(reasons) for reasons in worst_siblings(Measurements(measured), {}).values()] == [2, 1]
 
 
 def test_without_labels_only_the_jacobian_has_a_worst() -> None:
-    assert list(worst_siblings(make_measured(jacobian_min=np.array([[0.5, 0.1]])), {})) == [(0, 1)]
+    assert list(worst_siblings(Measurements(make_measured(jacobian_min=np.array([[0.5, 0.1]]))), {})) == [(0, 1)]
+
+
+def test_siblings_that_a_network_disbelieves_and_that_lie_far_away_come_first() -> None:
+    measured = make_measured(jacobian_min=np.array([[0.5, 0.6], [0.2, 0.3]]))
+    doubts = (
+        Agreement({}, np.array([[0.9, np.nan], [0.4, 0.8]]), "segmentation"),
+        Agreement({}, np.array([[0.1, 0.9], [np.nan, np.nan]]), "classification"),
+    )
+    worst = worst_siblings(Measurements(measured, doubts, np.array([[1.0, 7.0], [2.0, 3.0]])), {})
+    assert list(worst) == [(1, 0), (0, 0), (0, 1)]
+    assert "Dice 0.40" in worst[1, 0][0]
+    assert "Jacobian" in worst[1, 0][1]
+    assert "probability 0.10" in worst[0, 0][0]
+    assert "farthest" in worst[0, 1][0]
+
+
+def test_other_volumes_are_correlated_with_and_are_no_sources(identity: Sampler, sources: list[Prepared]) -> None:
+    measured = measure_siblings(
+        identity, sources[:3], count=2, seed=0, labels=[], similarity=similarity_for(SHAPE), others=sources[3:]
+    )
+    assert measured.correlations.shape == (3, 2, 5)
+    assert measured.nearest.tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert measured.correlations[:, :, 3:].max() < 1
 
 
 def test_the_usual_sibling_has_the_median_displacement() -> None:

@@ -9,7 +9,8 @@ import torch
 from medgan.data.cohort import Case
 from medgan.data.loaders import Prepared
 from medgan.errors import InputFault
-from medgan.training.augmentation import augment_pair, resample_slightly
+from medgan.models.resampling import resample_slightly
+from medgan.training.augmentation import augment_pair
 from medgan.training.pairs import PairSampler
 
 IMAGE = torch.zeros(1, 2, 2, 2)

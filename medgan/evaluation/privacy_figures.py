@@ -1,0 +1,224 @@
+"""The figures of the report's section on privacy: which attack is tried with which volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from medgan.data.loaders import stack_images
+from medgan.evaluation import privacy
+from medgan.evaluation.intervals import (
+    CONFIDENCE,
+    Array,
+    Rows,
+    distribution,
+    drawn_figures,
+    halved_figures,
+    mean_figure,
+)
+from medgan.evaluation.real import Real, patients_of
+from medgan.evaluation.siblings import Measured
+from medgan.evaluation.space import Space
+from medgan.measures.attacks import FALSE_POSITIVES, adversarial_accuracy, attack_auc, attack_sensitivity, halves
+from medgan.measures.distances import nearest_neighbour_correlation
+from medgan.seeding import numpy_generator
+
+WHOLE_DRAWS = 20  # of sets of equal size
+HALF_DRAWS = 4
+SPLITS = 100  # of the members into halves
+
+
+def linkage(measured: Measured, real: Real, seed: int) -> dict[str, Any]:
+    """Return how often a sibling leads back to its source, and the places of the figures to come."""
+    rows = np.arange(len(real.sources))
+    own = privacy.linked(measured.nearest, rows)
+    return {
+        "pooling": privacy.pooling_factor(tuple(real.sources[0].image.shape[1:])),
+        "linkage": {"share": mean_figure(own, patients_of(real.sources), seed), "chance": 1 / len(rows)},
+        "nearest_correlation": distribution(measured.correlation),
+        "copies": None,
+        "closest_record": None,
+        "neighbour_ratio": None,
+        "adversarial": None,
+        "membership": {},
+    }
+
+
+def copies(measured: Measured, real: Real, interpolated: Real, seed: int) -> dict[str, Any]:
+    """Return the share of copies; the held-out volumes that set the threshold are as smooth as siblings."""
+    training = privacy.comparable(stack_images(real.training))
+    reference, _ = nearest_neighbour_correlation(privacy.comparable(stack_images(interpolated.held_out)), training)
+    found = privacy.copies(measured.correlation, reference)
+    return {
+        "share": mean_figure(found, patients_of(real.training), seed),
+        "held_out_share": float(privacy.copies(reference, reference).mean()),
+        "threshold": privacy.copy_threshold(reference),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Distances:
+    """Distances in the feature space between N training cases, M held-out cases and n siblings of each training case.
+
+    A record is taken as it comes and interpolated once, whichever lies nearer to a sibling: so an attacker would do,
+    and an exact copy is at distance 0. Records among themselves are interpolated once.
+
+    Attributes:
+        training, held_out: ``(N, N, n)`` and ``(M, N, n)`` of records to siblings.
+        siblings: ``(n, N, N)`` of siblings with the same number.
+        among_training, among_held_out, between: ``(N, N)``, ``(M, M)`` and ``(N, M)`` of records.
+    """
+
+    training: Array
+    held_out: Array
+    siblings: Array
+    among_training: Array
+    among_held_out: Array
+    between: Array
+
+    @classmethod
+    def of(cls, space: Space) -> Distances:
+        """Measure them in a space of interpolated volumes."""
+        count = space.near.shape[1]
+        flat = space.near.reshape(-1, space.near.shape[-1])
+
+        def to_siblings(interpolated: Array, raw: Array) -> Array:
+            nearer = np.minimum(cdist(interpolated, flat), cdist(raw, flat))
+            return nearer.reshape(-1, len(space.near), count)
+
+        return cls(
+            to_siblings(space.training, space.raw[0]),
+            to_siblings(space.held_out, space.raw[1]),
+            np.stack([cdist(space.near[:, i], space.near[:, i]) for i in range(count)]),
+            cdist(space.training, space.training),
+            cdist(space.held_out, space.held_out),
+            cdist(space.training, space.held_out),
+        )
+
+
+def closeness(distances: Distances, real: Real, seed: int) -> dict[str, Any]:
+    """Return how close siblings come to training records, by distances to the closest ones.
+
+    Args:
+        distances: in the feature space.
+        real: the cases, for their patients.
+        seed: of the resamples.
+    """
+    closer = privacy.closer_to_training(distances.training, distances.held_out)
+    training, held_out = distances.between.shape
+    return {
+        "closest_record": {
+            "share": mean_figure(closer, patients_of(real.training), seed),
+            "chance": training / (training + held_out),
+        },
+        "neighbour_ratio": {
+            "siblings": distribution(privacy.neighbour_ratios(distances.training)),
+            "held_out": distribution(privacy.neighbour_ratios(distances.between)),
+        },
+        "adversarial": adversarial(distances, real, seed),
+    }
+
+
+def adversarial(distances: Distances, real: Real, seed: int) -> dict[str, Any]:
+    """Return the nearest-neighbour adversarial accuracies (Yale et al. 2020), in sets of equal size.
+
+    Sets are drawn over and over: so many training volumes, one sibling of each, as many held-out volumes. The *loss* is
+    the accuracy against held-out volumes minus that against training volumes: above 0, siblings are nearer to the
+    volumes of training than the look of such volumes explains. Arguments as in :func:`closeness`.
+    """
+    whole = distances.between.shape
+    count = len(distances.siblings)
+
+    def accuracies(rows: Rows, others: Rows) -> dict[str, float]:
+        rng = numpy_generator(seed, "adversarial")
+        size = min(len(rows), len(others))
+        draws = WHOLE_DRAWS if (len(rows), len(others)) == whole else HALF_DRAWS
+        found = []
+        for draw in range(draws):
+            some, unseen = rng.permutation(rows)[:size], rng.permutation(others)[:size]
+            training = distances.among_training[np.ix_(some, some)]
+            held_out = distances.among_held_out[np.ix_(unseen, unseen)]
+            siblings = distances.siblings[draw % count][np.ix_(some, some)]
+            found.append(
+                (
+                    adversarial_accuracy(distances.training[np.ix_(some, some)][..., draw % count], training, siblings),
+                    adversarial_accuracy(
+                        distances.held_out[np.ix_(unseen, some)][..., draw % count], held_out, siblings
+                    ),
+                    adversarial_accuracy(distances.between[np.ix_(some, unseen)], training, held_out),
+                )
+            )
+        to_training, to_held_out, real_real = np.mean(found, axis=0).tolist()
+        return {
+            "training": to_training,
+            "held_out": to_held_out,
+            "loss": to_held_out - to_training,
+            "real": real_real,
+        }
+
+    names = patients_of(real.training), patients_of(real.held_out)
+    figures = halved_figures(accuracies, *names, seed, bounds=(-1.0, 1.0))
+    for name in ("training", "held_out", "real"):
+        figures[name]["low"] = max(figures[name]["low"], 0.0)
+    return {"size": min(whole), **figures}
+
+
+def membership(distances: Mapping[str, tuple[Array, Array]], real: Real, seed: int) -> dict[str, Any]:
+    """Return how well an attacker tells training from unseen records by the distance to the nearest sibling.
+
+    Args:
+        distances: by space, ``(N, N, n)`` of each training record and ``(M, N, n)`` of each held-out record to each
+            sibling of each training case.
+        real: the cases, for their patients.
+        seed: of resamples and splits.
+
+    Returns:
+        by space, ``auc`` and ``sensitivity`` at 1 % false positives with intervals over patients; ``control``: the AUC
+        where both groups are members, which knows nothing; ``weights``: that of members whose siblings are withheld,
+        against held-out records, which is what the weights alone give away.
+    """
+    patients, others = patients_of(real.training), patients_of(real.held_out)
+    if len(set(patients)) < 4:
+        return {}
+    return {name: _attack(*pair, patients, others, seed) for name, pair in distances.items()}
+
+
+def voxel_distances(measured: Measured) -> tuple[Array, Array]:
+    """Return the distances :func:`membership` wants: 1 minus the correlation of voxels."""
+    distances = np.moveaxis(1 - measured.correlations, 2, 0)
+    count = len(measured.correlations)
+    return distances[:count], distances[count:]
+
+
+def _attack(members: Array, unseen: Array, patients: list[str], other_patients: list[str], seed: int) -> dict[str, Any]:
+    of_members, of_unseen = members.min(axis=(1, 2)), unseen.min(axis=(1, 2))
+
+    def success(rows: Rows, others: Rows) -> dict[str, float]:
+        found = of_members[rows], of_unseen[others]
+        return {"auc": attack_auc(*found), "sensitivity": attack_sensitivity(*found)}
+
+    control, weights = [], []
+    rng = numpy_generator(seed, "membership")
+    for _ in range(SPLITS):
+        released, withheld = halves(patients, rng)
+        control.append(attack_auc(of_members[released], of_members[withheld]))
+        nearest = (part[:, released].min(axis=(1, 2)) for part in (members[withheld], unseen))
+        weights.append(attack_auc(*nearest))
+    figures = drawn_figures(success, patients, other_patients, seed)
+    return {
+        **figures,
+        "false_positives": FALSE_POSITIVES,
+        "control": _range(control),
+        "weights": _range(weights),
+        "members": len(members),
+        "unseen": len(unseen),
+    }
+
+
+def _range(values: list[float]) -> dict[str, float]:
+    low, high = np.percentile(values, CONFIDENCE)
+    return {"value": float(np.mean(values)), "low": float(low), "high": float(high)}

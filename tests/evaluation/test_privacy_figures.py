@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from medgan.data.cohort import Case
+from medgan.data.loaders import Prepared
+from medgan.evaluation.privacy_figures import Distances, adversarial, closeness, membership
+from medgan.evaluation.real import Real
+from medgan.evaluation.space import Space
+
+RNG = np.random.default_rng(0)
+TRAINING, HELD_OUT, OTHERS = RNG.normal(size=(40, 3)), RNG.normal(size=(30, 3)), RNG.normal(size=(40, 2, 3))
+COPIES = np.stack([TRAINING, TRAINING], axis=1) + 1e-4
+
+
+def cases(name: str, count: int) -> list[Prepared]:
+    image = torch.zeros(1, 2, 2, 2)
+    return [Prepared(Case(f"{name}{i}", f"{name}{i}", (Path("x"),)), image, None, -1) for i in range(count)]
+
+
+def distances(siblings: np.ndarray, rows: int = 40) -> Distances:
+    """Distances in a space whose records, as they come, lie elsewhere, by 20: an attacker has both."""
+    here, moved = (TRAINING[:rows], HELD_OUT), (TRAINING[:rows] + 20, HELD_OUT + 20)
+    return Distances.of(Space(siblings, *here, moved, here))
+
+
+def attacked(siblings: np.ndarray) -> dict[str, Any]:
+    found = distances(siblings)
+    return membership({"features": (found.training, found.held_out)}, REAL, 0)["features"]
+
+
+REAL = Real(cases("t", 40), cases("h", 30))
+
+
+def test_copies_have_adversarial_accuracy_0_and_lose_half() -> None:
+    figures = adversarial(distances(COPIES), REAL, 0)
+    assert figures["size"] == 30
+    assert figures["training"]["value"] == 0
+    assert figures["loss"]["value"] == pytest.approx(0.5, abs=0.12)
+    assert figures["loss"]["low"] > 0.2
+    assert figures["real"]["value"] == pytest.approx(0.5, abs=0.12)
+
+
+def test_siblings_that_owe_nothing_to_training_lose_nothing() -> None:
+    figures = adversarial(distances(OTHERS), REAL, 0)
+    assert figures["training"]["value"] == pytest.approx(0.5, abs=0.12)
+    assert figures["loss"]["low"] < 0 < figures["loss"]["high"]
+
+
+def test_siblings_far_away_are_told_from_both() -> None:
+    figures = adversarial(distances(OTHERS + 50), REAL, 0)
+    assert figures["training"]["value"] == figures["held_out"]["value"] == 1
+    assert figures["loss"]["value"] == 0
+
+
+def test_an_attack_on_copies_finds_every_member_and_only_those_whose_copies_are_out() -> None:
+    attack = attacked(COPIES)
+    assert attack["auc"] == {"value": 1, "low": 1, "high": 1}
+    assert attack["sensitivity"]["value"] == 1
+    assert attack["control"]["value"] == pytest.approx(0.5, abs=0.05)
+    assert attack["weights"]["value"] == pytest.approx(0.5, abs=0.12)
+    assert (attack["members"], attack["unseen"]) == (40, 30)
+
+
+def test_an_attack_on_siblings_of_nobody_is_at_chance() -> None:
+    attack = attacked(OTHERS)
+    assert attack["auc"]["low"] < 0.5 < attack["auc"]["high"]
+    assert attack["control"]["low"] < 0.5 < attack["control"]["high"]
+
+
+def test_three_patients_are_too_few_for_halves() -> None:
+    few = Real(cases("t", 3), cases("h", 30))
+    found = distances(COPIES[:3], 3)
+    assert membership({"features": (found.training, found.held_out)}, few, 0) == {}
+
+
+def test_copies_of_records_as_they_come_are_found_where_the_space_is_of_interpolated_ones() -> None:
+    found = distances(COPIES + 20)
+    assert found.training.min(axis=(1, 2)).max() < 1e-3
+    assert attacked(COPIES + 20)["auc"]["value"] == 1
+
+
+def test_copies_are_always_closer_to_training_and_one_record_stands_out() -> None:
+    figures = closeness(distances(COPIES), REAL, 0)
+    assert figures["closest_record"]["share"]["value"] == 1
+    assert figures["neighbour_ratio"]["siblings"]["max"] < 0.1
+    assert figures["neighbour_ratio"]["held_out"]["median"] > 0.3
