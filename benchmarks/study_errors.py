@@ -8,12 +8,14 @@ Shares are given with Wilson 95 % intervals.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from medgan.comparison.arms import Arm, is_check
 from medgan.comparison.power import metric_table, simulate_errors
 from medgan.comparison.results import RunRecord, patient_table, read_runs, run_scores
 from medgan.comparison.simulation import share, simulate_verdicts
@@ -50,9 +52,15 @@ def percent(figure: Interval | None) -> str:
 
 
 def of_recorded(folder: Path, baseline: str, level: float | None, **settings: int) -> None:
+    plan = json.loads((folder / "plan.json").read_text())["plan"]
+    arms = {
+        arm["name"]: Arm(arm["name"], tuple(arm["parts"]), transforms=tuple(arm["transforms"])) for arm in plan["arms"]
+    }
     for labelled, runs in read_runs(folder).items():
         print(f"\n{labelled or 'all'} labelled\n")
-        of_block(folder, runs, baseline, level, **settings)
+        # An arm that must equal the baseline is a check, no comparison.
+        compared = {name: of for name, of in runs.items() if not is_check(arms[name], arms[baseline])}
+        of_block(folder, compared, baseline, level, **settings)
 
 
 def of_block(
