@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import nibabel
@@ -17,6 +18,16 @@ from medgan.models.generator import Generator
 
 REALDATA = Path(os.environ.get("MEDGAN_REALDATA", Path(__file__).parents[2] / "shared" / "data"))
 AFFINE = np.array([[-2.0, 0, 0, 20], [0, 2.0, 0, -15], [0, 0, 2.5, 7], [0, 0, 0, 1]])  # L, A, S
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """A command sets how much is logged; the next test starts as a fresh process would."""
+    loggers = logging.getLogger(), logging.getLogger("medgan")
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

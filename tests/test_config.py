@@ -18,7 +18,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["demo", "hippocampus", "hippocampus_study", "nodules_ct", "adrenal"])
+@pytest.mark.parametrize("name", ["demo", "hippocampus", "hippocampus_study", "nodules_ct", "adrenal", "adrenal_study"])
 def test_shipped_configurations_are_valid(name: str) -> None:
     config = load_config(CONFIGS / f"{name}.yaml")
     assert config.compare.checkpoint is not None
@@ -27,7 +27,7 @@ def test_shipped_configurations_are_valid(name: str) -> None:
 
 
 def test_all_shipped_configurations_are_tested() -> None:
-    known = {"demo", "hippocampus", "hippocampus_study", "nodules_ct", "adrenal"}
+    known = {"demo", "hippocampus", "hippocampus_study", "nodules_ct", "adrenal", "adrenal_study"}
     assert {p.stem for p in CONFIGS.glob("*.yaml")} == known
 
 

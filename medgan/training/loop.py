@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from medgan.data.cohort import Cohort, open_cohort
 from medgan.data.loaders import Prepared, prepare, stack_images
 from medgan.data.preprocess import Preprocessing
 from medgan.data.split import Split, content_hash, split_cohort
-from medgan.errors import TrainingFailure
+from medgan.interrupts import saving
 from medgan.measures.critic import fit_critic
 from medgan.models.discriminator import Discriminator
 from medgan.models.ema import MovingAverage
@@ -34,17 +33,15 @@ from medgan.tracking import Run, Tracker, open_tracker, recordable
 from medgan.training.augmentation import adapted
 from medgan.training.pairs import PairSampler
 from medgan.training.resume import require_free, require_same_run
-from medgan.training.state import START_OVER, TrainingState, has_state, remove_states
+from medgan.training.state import TrainingState, has_state, remove_states
 from medgan.training.steps import StepBatch, discriminator_step, generator_step
 from medgan.training.validation import Validator, interpolated_features
+from medgan.training.watch import Watch
 
 logger = logging.getLogger(__name__)
 
 PICTURE_ROWS = 4
 PICTURE_SIBLINGS = 4
-# A generator whose two siblings differ by less than this everywhere has collapsed: the noise does nothing.
-COLLAPSE_VOXELS = 0.02
-COLLAPSE_STEPS = 200
 
 
 def train(config: Config, output: Path, *, fresh: bool = False, tracker: Tracker | None = None) -> Path:
@@ -170,25 +167,19 @@ class _Trainer:
     def fit(self, run: Run) -> None:
         """Update both networks in turn until the budget is spent, or validation no longer improves."""
         config, state = self.config.training, self.state
-        collapsed = 0
+        watch = Watch(self.output, varied=config.mode_seeking_shape > 0)
         latest: dict[str, float] = {}
         if state.step == 0:
             # From here on the folder is known to hold an unfinished run.
             state.save(self.output, self._run_record())
-        with progress_bar() as bar:
+        with progress_bar() as bar, saving() as interrupts:
             task = bar.add_task("training", total=config.steps, completed=state.step, note="")
             while state.step < config.steps and not self._budget_spent():
                 started = time.monotonic()
                 figures = self._step()
                 state.step += 1
                 state.seconds += time.monotonic() - started
-                self._require_sane(figures)
-                collapsed = collapsed + 1 if figures["diversity/shape_voxels"] < COLLAPSE_VOXELS else 0
-                if collapsed >= COLLAPSE_STEPS and config.mode_seeking_shape > 0:
-                    raise TrainingFailure(
-                        f"{self.output}: COLLAPSED: siblings differ by less than {COLLAPSE_VOXELS} voxels for "
-                        f"{COLLAPSE_STEPS} steps, raise training.mode_seeking_shape and start over with --fresh"
-                    )
+                watch.look(state.step, figures)
                 bar.update(task, advance=1, note=_note(figures))
                 latest |= figures  # the lazy penalty is not due in the steps that are logged
                 if state.step % config.log_every == 0:
@@ -200,8 +191,9 @@ class _Trainer:
                     if config.patience and state.stale >= config.patience:
                         logger.info("no better validation score in %d validations: stopping", state.stale)
                         break
-                if state.step % config.state_every == 0:
+                if state.step % config.state_every == 0 or interrupts.asked():
                     state.save(self.output, self._run_record())
+                interrupts.leave()
         if state.step % config.validate_every:
             self._validate(run)
         self._picture(run)
@@ -315,13 +307,6 @@ class _Trainer:
     def _budget_spent(self) -> bool:
         minutes = self.config.training.max_minutes
         return minutes is not None and self.state.seconds >= 60 * minutes
-
-    def _require_sane(self, figures: dict[str, float]) -> None:
-        bad = [name for name, value in figures.items() if not math.isfinite(value)]
-        if bad:
-            raise TrainingFailure(
-                f"{self.output}: NOT_FINITE: {bad[0]} is not a number at step {self.state.step}, {START_OVER}"
-            )
 
 
 def _note(figures: dict[str, float]) -> str:

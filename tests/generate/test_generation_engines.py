@@ -22,7 +22,7 @@ ray = pytest.importorskip("ray", reason="Ray is absent (pip install 'medgan[ray]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A cluster of two worker processes on this machine."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield ray
     ray.shutdown()
 
