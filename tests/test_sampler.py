@@ -152,7 +152,7 @@ def test_label_maps_and_image_share_their_positions(
     sampler: Sampler, volume: torch.Tensor, label: torch.Tensor
 ) -> None:
     recipe = sampler.recipe(volume, sampler.draw(0))
-    parts = [Part(volume, "bilinear", appearance=True), Part(label, "nearest", appearance=False)]
+    parts = [Part(volume, "bilinear", appearance=True), Part(label, "label", appearance=False)]
     image, mask = render_parts(recipe, parts)
     assert torch.equal(image, render(recipe, volume))
     assert torch.equal(mask, render_label(recipe, label))
@@ -192,7 +192,8 @@ def test_memory_is_four_copies_of_the_volume_at_most(sampler: Sampler, monkeypat
     def kilobytes(name: str) -> int:
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
 
-    monkeypatch.setattr("medgan.sampler.warp.SLAB_VOXELS", 160**3 // 64)  # the share of 512³ that a slab is
+    for module in ("sampler.warp", "models.labels"):
+        monkeypatch.setattr(f"medgan.{module}.SLAB_VOXELS", 160**3 // 64)  # the share of 512³ that a slab is
     volume = torch.rand(1, 160, 160, 160)
     label = (volume > 0.5).to(torch.uint8)
     sampler.sample(volume[:, :32, :32, :32], label[:, :32, :32, :32])

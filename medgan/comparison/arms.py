@@ -243,12 +243,12 @@ def _require_parts(parts: Sequence[str]) -> None:
 
 def _modes(modality: Modality, keys: int) -> tuple[str, ...]:
     """Interpolation of image and label map; binary shapes stay binary, as in the classical arm and in the test."""
-    return (image_mode(modality), "nearest")[:keys]
+    return (image_mode(modality), "label")[:keys]
 
 
 def image_mode(modality: Modality) -> str:
-    """Return the interpolation of images."""
-    return "nearest" if modality == "mask" else "bilinear"
+    """Return the interpolation of images; a binary shape is a label map."""
+    return "label" if modality == "mask" else "bilinear"
 
 
 def _another(index: int, classes: np.ndarray, rng: np.random.Generator) -> int:

@@ -27,7 +27,7 @@ class RandMatchedDeformationd(RandomizableTransform, MapTransform):
         magnitudes: from :func:`~medgan.comparison.magnitudes.measure_magnitudes`.
         prob: probability of a sample being replaced, 0 to 1.
         strength: 0 is the identity, exactly; 1 the generator's magnitudes.
-        mode: interpolation of each key; by default nearest for every key but the image.
+        mode: interpolation of each key; by default ``"label"`` for every key but the image.
         image_key: the image, values in 0..1.
 
     Raises:
@@ -51,7 +51,7 @@ class RandMatchedDeformationd(RandomizableTransform, MapTransform):
         RandomizableTransform.__init__(self, prob)
         self.magnitudes = magnitudes
         self.strength = strength
-        default = tuple("bilinear" if key == image_key else "nearest" for key in self.keys)
+        default = tuple("bilinear" if key == image_key else "label" for key in self.keys)
         self.mode = ensure_tuple_rep(default if mode is None else mode, len(self.keys))
         self.image_key = image_key
         self._seed = 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from medgan.data.loaders import Prepared
-from medgan.models.resampling import resample, slight_motion
+from medgan.models.resampling import resample, resample_labels, slight_motion
 from medgan.seeding import torch_generator
 
 SMOOTHING = (
@@ -40,7 +40,7 @@ class Real:
 
 
 def interpolate_once(prepared: Sequence[Prepared], seed: int, *names: object) -> list[Prepared]:
-    """Move cases by less than a voxel, their label maps alike (nearest neighbour, as for siblings).
+    """Move cases by less than a voxel, their label maps alike (by the largest share, as for siblings).
 
     Args:
         prepared: cases on the grid.
@@ -59,5 +59,5 @@ def _moved(prepared: Prepared, seed: int, *names: object) -> Prepared:
     theta = slight_motion(prepared.image[None], torch_generator(seed, "interpolation", *names, prepared.case.case_id))
     label: Tensor | None = None
     if prepared.label is not None:
-        label = resample(prepared.label[None].float(), theta, mode="nearest")[0].to(prepared.label.dtype)
+        label = resample_labels(prepared.label, theta)
     return replace(prepared, image=resample(prepared.image[None], theta)[0], label=label)

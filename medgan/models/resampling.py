@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medgan.models.labels import outlines, sample_labels
+
 BLUR_ROTATION = 0.02  # rad
 BLUR_SHIFT = 0.5  # voxels
 
@@ -60,3 +62,16 @@ def resample(volumes: Tensor, theta: Tensor, mode: str = "bilinear") -> Tensor:
     """Sample ``(B, C, D, H, W)`` float volumes once under ``(B, 3, 4)`` affines, the border held beyond the edge."""
     grid = F.affine_grid(theta.to(volumes), list(volumes.shape), align_corners=False)
     return F.grid_sample(volumes, grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+def resample_labels(label: Tensor, theta: Tensor) -> Tensor:
+    """Sample a label map ``(C, D, H, W)`` once under one ``(1, 3, 4)`` affine, as :func:`resample` does an image."""
+    grid = F.affine_grid(theta.float(), [1, 1, *label.shape[1:]], align_corners=False)
+    return sample_labels(label, outlines(label), to_voxels(grid, label.shape[1:]))
+
+
+def to_voxels(grid: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return what ``grid_sample`` takes, ``(1, n, Y, Z, 3)`` in −1..1, as voxel indices ``(3, n, Y, Z)``."""
+    size = torch.tensor(shape, dtype=grid.dtype, device=grid.device).reshape(3, 1, 1, 1)
+    positions: Tensor = ((grid[0].movedim(-1, 0).flip(0) + 1) * size - 1) / 2
+    return positions

@@ -15,6 +15,8 @@ from torch import Tensor
 from medgan.data.preprocess import Scale
 from medgan.models.deformation import affine_exponential, corner_jacobians, sample_at, smooth_upsample, voxel_grid
 from medgan.models.fields import Fields, Shape, deform, deform_inverse
+from medgan.models.labels import MODE, outlines, sample_labels
+from medgan.models.resampling import to_voxels
 from medgan.sampler.warp import SourceVoxels, sample_slab, to_dtype, to_unit
 
 MAX_LABELS = 64  # a volume of more values is no label map
@@ -99,7 +101,8 @@ class Recipe:
         """Deform several volumes on the same voxels, finding the positions once.
 
         Args:
-            volumes: ``(C, X, Y, Z)`` float each, and its interpolation.
+            volumes: ``(C, X, Y, Z)`` each, and its interpolation: ``"bilinear"``, ``"nearest"`` (both float) or
+                ``"label"`` (any number type).
             padding: ``"border"``, ``"zeros"`` or ``"reflection"`` beyond the volume.
             dtypes: of the results, integers rounded and clipped; by default those of ``volumes``.
         """
@@ -109,10 +112,11 @@ class Recipe:
         affine = affine_exponential(self.fields.generators)
         dtypes = [volume.dtype for volume, _ in volumes] if dtypes is None else dtypes
         warped = [v.new_empty(v.shape, dtype=dtype) for (v, _), dtype in zip(volumes, dtypes, strict=True)]
+        edges = [outlines(volume) if mode == MODE else None for volume, mode in volumes]
         for start, stop in voxels.slabs():
             grid = voxels.sampling_grid(self.displacement, affine, start, stop)
-            for out, (volume, mode) in zip(warped, volumes, strict=True):
-                out[:, start:stop] = to_dtype(sample_slab(volume, grid, mode, padding), out.dtype)
+            for out, (volume, mode), edge in zip(warped, volumes, edges, strict=True):
+                out[:, start:stop] = to_dtype(sample_slab(volume, grid, mode, padding, edge), out.dtype)
         return warped
 
     def unwarp(self, volume: Tensor, mode: str = "bilinear", padding: str = "border") -> Tensor:
@@ -133,10 +137,13 @@ class Recipe:
     def _pull_back(self, volume: Tensor, mode: str, padding: str) -> Tensor:
         voxels = self._voxels(volume)
         back = torch.empty_like(volume, memory_format=torch.contiguous_format)
+        edges = outlines(volume) if mode == MODE else None
         for start, stop in voxels.slabs():
-            positions = self._grid_positions(volume, start, stop)
-            found = self._preimage(positions)
-            back[:, start:stop] = sample_at(volume[None], transform_axes(self.matrix, found), mode, padding)[0]
+            found = transform_axes(self.matrix, self._preimage(self._grid_positions(volume, start, stop)))
+            if edges is None:
+                back[:, start:stop] = sample_at(volume[None], found, mode, padding)[0]
+            else:
+                back[:, start:stop] = sample_labels(volume, edges, found[0], padding)
         return back
 
     def _preimage(self, positions: Tensor) -> Tensor:
@@ -192,11 +199,10 @@ class Recipe:
         """Return φ(q) − q at every source voxel, ``(3, X, Y, Z)`` in source voxels."""
         voxels = self._voxels(like)
         affine = affine_exponential(self.fields.generators)
-        size = torch.tensor(voxels.size, dtype=torch.float32, device=like.device).reshape(3, 1, 1, 1)
         parts = []
         for start, stop in voxels.slabs():
             grid = voxels.sampling_grid(self.displacement, affine, start, stop)
-            moved = ((grid[0].movedim(-1, 0).flip(0) + 1) * size - 1) / 2
+            moved = to_voxels(grid, voxels.size)
             still = voxel_grid((stop - start, *voxels.size[1:]), moved)[0]
             still[0] += start
             parts.append(moved - still)

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medgan.models.labels import MODE
 from medgan.sampler.recipe import Recipe
 
 EXACT_IN_FLOAT32 = 2**24
+COUNTED = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)  # label maps of these stay as they are
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +24,7 @@ class Part:
 
     Attributes:
         volume: ``(C, X, Y, Z)`` on the voxels the recipe was made for.
-        mode: ``"bilinear"`` (trilinear) or ``"nearest"``.
+        mode: ``"bilinear"`` (trilinear), ``"nearest"``, or ``"label"``: the label with the largest interpolated share.
         appearance: whether its appearance changes too (an image) or only its shape (a label map).
     """
 
@@ -38,7 +40,7 @@ def render(recipe: Recipe, volume: Tensor, mode: str = "bilinear", padding: str 
 
 
 @torch.no_grad()
-def render_label(recipe: Recipe, label: Tensor, mode: str = "nearest", padding: str = "border") -> Tensor:
+def render_label(recipe: Recipe, label: Tensor, mode: str = "label", padding: str = "border") -> Tensor:
     """Return the label map under the same deformation, in the dtype it came in."""
     return render_parts(recipe, [Part(label, mode, appearance=False)], padding)[0]
 
@@ -56,7 +58,7 @@ def render_parts(recipe: Recipe, parts: Sequence[Part], padding: str = "border")
         return [part.volume.clone() for part in parts]
     volumes = []
     for part in parts:
-        data = to_floating(part.volume)
+        data = part.volume if part.mode == MODE and part.volume.dtype in COUNTED else to_floating(part.volume)
         volumes.append((recipe.change_appearance(data) if part.appearance else data, part.mode))
     return recipe.warp_each(volumes, padding, [part.volume.dtype for part in parts])
 

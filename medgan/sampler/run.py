@@ -178,7 +178,7 @@ class Sampler:
             recipe = self.recipe(tensor, parameters, affine, input_range)
             parts = [Part(tensor, "bilinear", appearance=True)]
             if label_tensor is not None:
-                parts.append(Part(label_tensor, "nearest", appearance=False))
+                parts.append(Part(label_tensor, "label", appearance=False))
             made = render_parts(recipe, parts)
             siblings.append(
                 Sibling(

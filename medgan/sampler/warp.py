@@ -18,6 +18,8 @@ from torch import Tensor
 
 from medgan.data.preprocess import Scale
 from medgan.models.fields import Shape
+from medgan.models.labels import sample_labels
+from medgan.models.resampling import to_voxels
 
 # Positions and gathered values of this many voxels are held at a time, whatever the volume's size.
 SLAB_VOXELS = 500_000  # their positions fit into a processor's cache
@@ -114,11 +116,20 @@ class SourceVoxels:
         return found.movedim(0, -1)[None]
 
 
-def sample_slab(volume: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
+def sample_slab(volume: Tensor, grid: Tensor, mode: str, padding: str, edges: Tensor | None = None) -> Tensor:
     """Sample ``(C, X, Y, Z)`` at ``(1, n, Y, Z, 3)``: ``(C, n, Y, Z)``.
 
     On the CPU ``grid_sample`` runs one thread a batch entry; the slab is laid out as a batch of as many parts.
+
+    Args:
+        volume: what to sample; float, or for ``"label"`` any number type.
+        grid: positions as ``grid_sample`` wants them.
+        mode: ``"bilinear"`` (trilinear), ``"nearest"`` or ``"label"`` (see :mod:`medgan.models.labels`).
+        padding: ``"border"``, ``"zeros"`` or ``"reflection"``.
+        edges: for ``"label"``, the outlines of ``volume``.
     """
+    if edges is not None:
+        return sample_labels(volume, edges, to_voxels(grid, volume.shape[1:]), padding)
     parts = torch.get_num_threads() if volume.device.type == "cpu" else 1
     if parts == 1 or grid.shape[1] % parts:
         return _sample(volume[None], grid, mode, padding)[0]
@@ -134,6 +145,8 @@ def to_unit(scale: Scale, data: Tensor) -> Tensor:
 
 def to_dtype(data: Tensor, dtype: torch.dtype) -> Tensor:
     """Cast; into an integer type rounded and clipped to its range."""
+    if data.dtype == dtype:
+        return data
     if dtype == torch.bool:
         return data > 0.5
     if dtype.is_floating_point:

@@ -33,7 +33,8 @@ class RandDAGAN(SampleRandomizable, InvertibleTransform):
         checkpoint: checkpoint folder of ``medgan train`` (or a loaded sampler); several are mixed by ``weights``.
         prob: probability of a volume being replaced, 0 to 1.
         strength: 0 is the identity, exactly; 1 what was learned; a pair ``(low, high)`` draws uniformly between them.
-        mode: interpolation, ``"bilinear"`` (trilinear) or ``"nearest"``.
+        mode: interpolation, ``"bilinear"`` (trilinear), ``"nearest"``, or for label maps and binary shapes ``"label"``:
+            each label's share is interpolated and the largest wins, which keeps outlines smooth.
         padding_mode: ``"border"``, ``"zeros"`` or ``"reflection"`` beyond the volume.
         class_name: class of the volumes, by name or index; ``None`` for unknown or where the generator has none.
         input_range: values of the volume that stand for 0 and 1 of the generator's range where the pipeline has
@@ -232,8 +233,8 @@ def require_mode(mode: str) -> str:
     Raises:
         ValueError: it is not.
     """
-    if mode not in ("bilinear", "nearest"):
-        raise ValueError(f"mode must be 'bilinear' or 'nearest', got {mode!r}")
+    if mode not in ("bilinear", "nearest", "label"):
+        raise ValueError(f"mode must be 'bilinear', 'nearest' or 'label', got {mode!r}")
     return mode
 
 

@@ -32,8 +32,8 @@ class RandDAGANd(SampleRandomizable, MapTransform, InvertibleTransform):
         checkpoint: checkpoint folder of ``medgan train`` (or a loaded sampler); several are mixed by ``weights``.
         prob: probability of a sample being replaced, 0 to 1.
         strength: 0 is the identity, exactly; 1 what was learned; a pair draws uniformly between its numbers.
-        mode: interpolation of each key, ``"bilinear"`` for images, ``"nearest"`` for label maps; by default nearest
-            for every key but the image.
+        mode: interpolation of each key, ``"bilinear"`` for images, ``"label"`` or ``"nearest"`` for label maps; by
+            default ``"label"`` for every key but the image (see :class:`RandDAGAN`).
         padding_mode: ``"border"``, ``"zeros"`` or ``"reflection"`` beyond the volume.
         image_key: the image the generator looks at; it need not be one of ``keys``.
         class_key: key of the sample's class, name or index; absent, ``None`` or negative values count as unknown.
@@ -91,7 +91,7 @@ class RandDAGANd(SampleRandomizable, MapTransform, InvertibleTransform):
             precision=precision,
         )
         self.transform.visits = self.visits
-        default = tuple("bilinear" if key == image_key else "nearest" for key in self.keys)
+        default = tuple("bilinear" if key == image_key else "label" for key in self.keys)
         self.mode = tuple(require_mode(m) for m in ensure_tuple_rep(default if mode is None else mode, len(self.keys)))
         self.image_key = image_key
         self.class_key = class_key

@@ -125,14 +125,14 @@ def test_a_class_that_the_generator_does_not_know_is_unknown_to_it(sampler: Samp
 
 
 @pytest.mark.parametrize("parts", ["gan", "random-deformation"])
-def test_binary_shapes_are_sampled_by_nearest_neighbour(parts: str, sampler: Sampler) -> None:
+def test_binary_shapes_stay_binary(parts: str, sampler: Sampler) -> None:
     magnitudes = measure_magnitudes(sampler, sample()["image"][None], ["small"], 2, 0)
     arm = Arm(parts, parse_parts(parts), probability=1.0)
     transform = build_transform(
         arm, task="classification", modality="mask", shape=SHAPE, sampler=sampler, magnitudes=magnitudes
     )
     (replace,) = [t for t in transform.transforms if hasattr(t, "mode")]
-    assert replace.mode == ("nearest",)
+    assert replace.mode == ("label",)
 
 
 def test_further_transforms_come_last_and_leave_the_streams_alone() -> None:

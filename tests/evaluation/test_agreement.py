@@ -49,7 +49,7 @@ def test_a_network_fitted_to_masks_finds_them_in_the_siblings_of_the_identity_as
         return fitted[seed]
 
     monkeypatch.setattr(agreement, "fit_judge", fit_once)
-    figures = measured(MASKS, identity, real, 40)
+    figures = measured(MASKS, identity, real, 50)
     assert figures["able"]
     assert figures["real"]["value"] > 0.7
     assert abs(figures["difference"]["value"]) < 0.1
@@ -62,7 +62,7 @@ def test_a_network_fitted_to_masks_finds_them_in_the_siblings_of_the_identity_as
         return replace(made, label=None if made.label is None else made.label.roll(6, dims=1))
 
     monkeypatch.setattr(agreement, "make_sibling", elsewhere)
-    moved = measured(MASKS, identity, real, 40)
+    moved = measured(MASKS, identity, real, 50)
     assert moved["real"] == figures["real"]
     assert moved["difference"]["high"] < -0.2
 
