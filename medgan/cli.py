@@ -154,6 +154,9 @@ def evaluate(
     task_steps: Annotated[
         int, typer.Option(min=0, help="steps of each independent task network; 0: do without its figures")
     ] = 200,
+    strength: Annotated[
+        float, typer.Option(min=0.01, max=2, help="of the siblings; 1: what was learned; give that of their use")
+    ] = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Measure fidelity, diversity, preservation and privacy: report.json and report.html."""
@@ -161,7 +164,14 @@ def evaluate(
 
     with only_writer(output):
         report = run_evaluation(
-            checkpoint, data, output, siblings=siblings, seed=seed, limit=limit, task_steps=task_steps
+            checkpoint,
+            data,
+            output,
+            siblings=siblings,
+            seed=seed,
+            limit=limit,
+            task_steps=task_steps,
+            strength=strength,
         )
     typer.echo(json.dumps(report, indent=1) if as_json else str(output / "report.html"))
 

@@ -84,7 +84,9 @@ def tasks_for(
     return tasks, left_out
 
 
-def measure_agreement(task: Task, sampler: Sampler, real: Real, *, siblings: int, steps: int, seed: int) -> Agreement:
+def measure_agreement(
+    task: Task, sampler: Sampler, real: Real, *, siblings: int, steps: int, seed: int, strength: float = 1.0
+) -> Agreement:
     """Fit a network a fold and let it judge the siblings of the patients it has not seen, and held-out volumes.
 
     Args:
@@ -94,6 +96,7 @@ def measure_agreement(task: Task, sampler: Sampler, real: Real, *, siblings: int
         siblings: made of each source; of these at most the first :data:`JUDGED_SIBLINGS` are judged.
         steps: updates of each network.
         seed: of siblings, folds and networks.
+        strength: of every sibling.
 
     Raises:
         ValueError: siblings have nothing left to be found.
@@ -119,7 +122,7 @@ def measure_agreement(task: Task, sampler: Sampler, real: Real, *, siblings: int
             description=f"{task.kind} network {fold + 1} of {folds}",
         )
         for place in track(np.flatnonzero(fold_of == fold).tolist(), "judging siblings"):
-            made = [make_sibling(sampler, sources[place], index, seed) for index in range(count)]
+            made = [make_sibling(sampler, sources[place], index, seed, strength) for index in range(count)]
             truths = [_truth_of(task, sources[place], sibling.label) for sibling in made]
             said = judge(network, task, torch.stack([sibling.image for sibling in made]), truths)
             of_siblings[place], confidence[rows[place], :count] = said.scores, said.confidence

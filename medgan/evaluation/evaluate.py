@@ -32,6 +32,7 @@ def evaluate(
     seed: int = 0,
     limit: int | None = None,
     task_steps: int = TASK_STEPS,
+    strength: float = 1.0,
 ) -> dict[str, Any]:
     """Measure fidelity, diversity, preservation and privacy; write ``report.json`` and ``report.html``.
 
@@ -46,6 +47,7 @@ def evaluate(
         seed: of all noise and resamples.
         limit: at most so many training cases and so many held-out ones; ``None`` for all.
         task_steps: updates of each independent task network; 0 leaves their figures out.
+        strength: of every sibling: 1 is what was learned; that at which the siblings are to be used.
 
     Returns:
         The report, as in ``report.json``.
@@ -59,6 +61,8 @@ def evaluate(
         raise InputFault(output, "LIMIT", f"the limit is {limit}", "allow at least 1 case of each kind")
     if task_steps < 0:
         raise InputFault(output, "TASK_STEPS", f"--task-steps is {task_steps}", "allow 0 (no task network) or more")
+    if not 0 < strength <= 2:
+        raise InputFault(output, "STRENGTH", f"--strength is {strength}", "give more than 0 and at most 2")
     require_output(output)
     sampler = load(checkpoint)
     loaded = sampler.checkpoint
@@ -78,7 +82,13 @@ def evaluate(
         prepare(parts.held_out, cohort, sampler.preprocessing, "reading held-out cases"),
     )
     figures, measurements = measure(
-        sampler, real, labels=cohort.label_names, siblings=siblings, seed=seed, task_steps=task_steps
+        sampler,
+        real,
+        labels=cohort.label_names,
+        siblings=siblings,
+        seed=seed,
+        task_steps=task_steps,
+        strength=strength,
     )
     report = {
         "format_version": FORMAT_VERSION,
@@ -88,6 +98,7 @@ def evaluate(
         "settings": {
             "siblings": siblings,
             "seed": seed,
+            "strength": strength,
             "limit": limit,
             "task_steps": task_steps,
             "resamples": RESAMPLES,
@@ -96,7 +107,9 @@ def evaluate(
         **figures,
         "versions": library_versions(),
     }
-    pictures = draw_gallery(sampler, real.sources, measurements, cohort.label_names, siblings=siblings, seed=seed)
+    pictures = draw_gallery(
+        sampler, real.sources, measurements, cohort.label_names, siblings=siblings, seed=seed, strength=strength
+    )
     make_output(output)
     write_atomically(output / "report.html", render_page(report, pictures).encode())
     write_atomically(output / "report.json", json.dumps(report, indent=1, allow_nan=False).encode())

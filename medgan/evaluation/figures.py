@@ -40,7 +40,14 @@ class Measurements:
 
 
 def measure(
-    sampler: Sampler, real: Real, *, labels: Mapping[int, str], siblings: int, seed: int, task_steps: int
+    sampler: Sampler,
+    real: Real,
+    *,
+    labels: Mapping[int, str],
+    siblings: int,
+    seed: int,
+    task_steps: int,
+    strength: float = 1.0,
 ) -> tuple[dict[str, Any], Measurements]:
     """Return the figures of a report, with ``notes`` and what was ``left_out``, and the measurements behind them.
 
@@ -51,6 +58,7 @@ def measure(
         siblings: of each source, at least 2.
         seed: of all noise and resamples.
         task_steps: updates of each task network; 0 for none.
+        strength: of every sibling.
     """
     spacing, unit = grid_unit(sampler.checkpoint)
     similarity = similarity_for(sampler.preprocessing.config.shape)
@@ -60,6 +68,7 @@ def measure(
         real.sources,
         count=siblings,
         seed=seed,
+        strength=strength,
         labels=values,
         similarity=similarity,
         others=real.others,
@@ -69,7 +78,9 @@ def measure(
     report: dict[str, Any] = {"notes": notes, "left_out": left_out, "fidelity": None, "raw": None}
     report["diversity"] = spread_figures(measured, real, unit, similarity, seed)
     report["preservation"] = _preservation(measured, values, labels, unit)
-    agreements = _agreements(sampler, real, labels, values, left_out, siblings=siblings, steps=task_steps, seed=seed)
+    agreements = _agreements(
+        sampler, real, labels, values, left_out, siblings=siblings, steps=task_steps, seed=seed, strength=strength
+    )
     report["preservation"]["agreement"] = [agreement.figures for agreement in agreements]
     notes += [note for agreement in agreements if (note := _unable(agreement.figures))]
     report["privacy"] = privacy_figures.linkage(measured, real, seed)
@@ -123,6 +134,7 @@ def _agreements(
     siblings: int,
     steps: int,
     seed: int,
+    strength: float,
 ) -> list[Agreement]:
     if not steps:
         left_out.append({"figures": "agreement of an independent network", "reason": "no steps were allowed for it"})
@@ -135,7 +147,9 @@ def _agreements(
     found = []
     for task in tasks:
         try:
-            found.append(measure_agreement(task, sampler, real, siblings=siblings, steps=steps, seed=seed))
+            found.append(
+                measure_agreement(task, sampler, real, siblings=siblings, steps=steps, seed=seed, strength=strength)
+            )
         except ValueError as error:
             left_out.append({"figures": f"agreement of an independent {task.kind} network", "reason": str(error)})
     return found

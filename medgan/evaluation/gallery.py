@@ -49,21 +49,22 @@ def draw_gallery(
     *,
     siblings: int,
     seed: int,
+    strength: float = 1.0,
 ) -> list[Picture]:
     """Draw the worst siblings, a usual one, and sources drawn by the seed with their first siblings and checkerboards.
 
-    Siblings are made again: they are a function of source, seed and number.
+    Siblings are made again: they are a function of source, seed, number and strength.
     """
     spacing, unit = grid_unit(sampler.checkpoint)
     measured = measurements.measured
     pictures = []
     for (row, column), reasons in worst_siblings(measurements, labels).items():
         title = f"{_first_upper('; '.join(reasons))} ({sources[row].case.case_id}, sibling {column + 1})"
-        figure = _deformation(sources[row], make_sibling(sampler, sources[row], column, seed), spacing)
+        figure = _deformation(sources[row], make_sibling(sampler, sources[row], column, seed, strength), spacing)
         pictures.append(Picture(title, "The worst of all siblings by this figure.", _png(figure)))
     row, column = usual_sibling(measured)
     length = measured.displacement[row, column]
-    figure = _deformation(sources[row], make_sibling(sampler, sources[row], column, seed), spacing)
+    figure = _deformation(sources[row], make_sibling(sampler, sources[row], column, seed, strength), spacing)
     title = f"A usual deformation ({sources[row].case.case_id}, sibling {column + 1})"
     caption = f"The sibling whose displacement is the median one, {length:.2f} {unit} (root mean square)."
     pictures.append(Picture(title, caption, _png(figure)))
@@ -71,7 +72,7 @@ def draw_gallery(
     rows, boards = [], []
     for index in sorted(chosen.tolist()):
         source = sources[index]
-        made = [make_sibling(sampler, source, number, seed) for number in range(min(siblings, COLUMNS))]
+        made = [make_sibling(sampler, source, number, seed, strength) for number in range(min(siblings, COLUMNS))]
         pairs = [(_plain(sibling.image), _mask(sibling.label)) for sibling in made]
         rows.append((_plain(source.image), _mask(source.label), pairs))
         boards.append((_plain(source.image), _plain(made[0].image)))

@@ -90,10 +90,10 @@ def case_seed(seed: int, case_id: str) -> int:
     return derive_seed(seed, "generate", case_id)
 
 
-def make_sibling(sampler: Sampler, source: Prepared, index: int, seed: int) -> OnGrid:
+def make_sibling(sampler: Sampler, source: Prepared, index: int, seed: int, strength: float = 1.0) -> OnGrid:
     """Make sibling ``index`` of a prepared case, on the grid."""
     name = source.case.class_name if source.case.class_name in sampler.class_names else None
-    parameters = sampler.draw(case_seed(seed, source.case.case_id), index, 1.0, name)
+    parameters = sampler.draw(case_seed(seed, source.case.case_id), index, strength, name)
     recipe = sampler.recipe(source.image, parameters, input_range=(0.0, 1.0))
     return OnGrid(
         render(recipe, source.image),
@@ -109,6 +109,7 @@ def measure_siblings(
     *,
     count: int,
     seed: int,
+    strength: float = 1.0,
     labels: Sequence[int],
     similarity: Similarity,
     others: Sequence[Prepared] = (),
@@ -121,6 +122,7 @@ def measure_siblings(
         sources: on the grid.
         count: siblings of each, at least 2.
         seed: of all noise.
+        strength: of every sibling.
         labels: label values to follow.
         similarity: see :func:`~medgan.evaluation.diversity.similarity_for`.
         others: further real volumes to correlate siblings with.
@@ -136,7 +138,7 @@ def measure_siblings(
     after = {value: np.full((len(sources), count), missing) for value in labels}
     before = {value: np.full(len(sources), missing) for value in labels}
     for row, source in enumerate(track(sources, "siblings")):
-        made = [make_sibling(sampler, source, index, seed) for index in range(count)]
+        made = [make_sibling(sampler, source, index, seed, strength) for index in range(count)]
         images = torch.stack([sibling.image for sibling in made])
         fields = np.stack([sibling.displacement for sibling in made])
         features.append(volume_features(images))

@@ -57,8 +57,8 @@ def test_a_network_fitted_to_masks_finds_them_in_the_siblings_of_the_identity_as
     assert figures["parts"][0]["name"] == "ball"
     assert figures["sources"] == 8
 
-    def elsewhere(sampler: Sampler, source: Prepared, index: int, seed: int) -> OnGrid:
-        made = make_sibling(sampler, source, index, seed)
+    def elsewhere(sampler: Sampler, source: Prepared, index: int, seed: int, strength: float) -> OnGrid:
+        made = make_sibling(sampler, source, index, seed, strength)
         return replace(made, label=None if made.label is None else made.label.roll(6, dims=1))
 
     monkeypatch.setattr(agreement, "make_sibling", elsewhere)
@@ -75,8 +75,8 @@ def test_siblings_that_show_another_class_are_found_out(
     assert figures["siblings"]["value"] > 0.8
     other = {p.case.case_id: q for p, q in zip(real.training, [*real.training[1:], real.training[0]], strict=True)}
 
-    def shuffled(sampler: Sampler, source: Prepared, index: int, seed: int) -> OnGrid:
-        return make_sibling(sampler, other[source.case.case_id], index, seed)
+    def shuffled(sampler: Sampler, source: Prepared, index: int, seed: int, strength: float) -> OnGrid:
+        return make_sibling(sampler, other[source.case.case_id], index, seed, strength)
 
     monkeypatch.setattr(agreement, "make_sibling", shuffled)
     wrong = measured(CLASSES, identity, real, 60)

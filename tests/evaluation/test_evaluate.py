@@ -122,6 +122,16 @@ def test_a_run_again_gives_the_same_bytes(trained: Path, cohort_folder: Path, tm
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
+def test_weaker_siblings_move_less(trained: Path, cohort_folder: Path, tmp_path: Path) -> None:
+    whole, half = (
+        evaluate(trained, cohort_folder, tmp_path / str(s), siblings=2, limit=4, task_steps=0, strength=s)
+        for s in (1.0, 0.5)
+    )
+    assert half["settings"]["strength"] == 0.5
+    assert half["diversity"]["shape_spread"]["value"] < 0.8 * whole["diversity"]["shape_spread"]["value"]
+    assert half["preservation"]["jacobian_min"]["min"] > whole["preservation"]["jacobian_min"]["min"]
+
+
 def test_too_few_cases_for_a_feature_space_leave_its_figures_out(
     trained: Path, cohort_folder: Path, tmp_path: Path
 ) -> None:
@@ -196,7 +206,13 @@ def test_a_cohort_of_nothing_but_other_scans_of_training_patients_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"), [({"siblings": 1}, "SIBLINGS"), ({"limit": 0}, "LIMIT"), ({"task_steps": -1}, "TASK_STEPS")]
+    ("arguments", "code"),
+    [
+        ({"siblings": 1}, "SIBLINGS"),
+        ({"limit": 0}, "LIMIT"),
+        ({"task_steps": -1}, "TASK_STEPS"),
+        ({"strength": 0}, "STRENGTH"),
+    ],
 )
 def test_arguments_out_of_range_are_refused(
     arguments: dict[str, int], code: str, trained: Path, cohort_folder: Path, tmp_path: Path
