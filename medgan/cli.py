@@ -207,6 +207,12 @@ def generate(
         str | None, typer.Option(metavar="I/N", help="make only part I of N; the call without it finishes the set")
     ] = None,
     engine: Annotated[Engine, typer.Option(help="what runs the work; the files are the same")] = Engine.local,
+    min_quality: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="draw volumes again that score less, e.g. 0.05: less usual than 5 % of real ones"
+        ),
+    ] = 0.0,
 ) -> None:
     """Make synthetic volumes with label maps and sidecars; continues where an interrupted call stopped."""
     from medgan.generate.batch import generate as run_generation
@@ -231,6 +237,7 @@ def generate(
             workers=workers,
             shard=_part(shard),
             engine=engine.value,
+            min_quality=min_quality,
         )
     typer.echo(manifest)
 
@@ -301,7 +308,8 @@ def info(checkpoint: CheckpointFolder, as_json: AsJson = False) -> None:
     from medgan.sampler import load
 
     loaded = load(checkpoint).checkpoint
-    record = dict(loaded.record) | {"digest": loaded.digest}
+    judged_by = 0 if loaded.critic is None else len(loaded.critic.rarest)
+    record = dict(loaded.record) | {"digest": loaded.digest, "critic_volumes": judged_by}
     if as_json:
         typer.echo(json.dumps(record, indent=1))
         return
@@ -316,6 +324,7 @@ def info(checkpoint: CheckpointFolder, as_json: AsJson = False) -> None:
         "labels": ", ".join(f"{k} {v}" for k, v in origin.label_names.items()) or "none",
         "grid": f"{loaded.config.preprocess.shape}, {loaded.config.preprocess.intensity.kind} intensities",
         "steps": origin.steps,
+        "critic": f"of {judged_by} real volumes" if judged_by else "none",
         "validation": ", ".join(f"{k} {v:.3f}" for k, v in origin.metrics.items()) or "none",
         "versions": ", ".join(f"{k} {v}" for k, v in record["versions"].items()),
     }

@@ -12,9 +12,12 @@ import torch
 
 from medgan.checkpoint import Origin, save_checkpoint
 from medgan.config import Config, parse_config
-from medgan.data.cohort import Case
+from medgan.data.cohort import Case, read_cohort
+from medgan.data.preprocess import Preprocessing
 from medgan.data.split import content_hash
+from medgan.measures.critic import Critic, fit_critic
 from medgan.models.generator import Generator
+from medgan.training.validation import interpolated_features
 
 REALDATA = Path(os.environ.get("MEDGAN_REALDATA", Path(__file__).parents[2] / "shared" / "data"))
 AFFINE = np.array([[-2.0, 0, 0, 20], [0, 2.0, 0, -15], [0, 0, 2.5, 7], [0, 0, 0, 1]])  # L, A, S
@@ -116,6 +119,7 @@ def make_checkpoint(tiny_config: Config) -> Callable[..., Path]:
         channels: int = 1,
         classes: tuple[str, ...] = ("small", "large"),
         seen: Sequence[Case] = (),
+        critic: Critic | None = None,
     ) -> Path:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
@@ -124,7 +128,8 @@ def make_checkpoint(tiny_config: Config) -> Callable[..., Path]:
                 for head in (generator.velocity, generator.appearance, generator.affine):
                     head.weight.mul_(15)
         cases = [{"case_id": c.case_id, "patient_id": c.patient_id, "content_sha256": content_hash(c)} for c in seen]
-        save_checkpoint(folder, generator.state_dict(), config, Origin(classes, {1: "ball"}, channels, cases, "0"))
+        origin = Origin(classes, {1: "ball"}, channels, cases, "0")
+        save_checkpoint(folder, generator.state_dict(), config, origin, critic)
         return folder
 
     return make
@@ -133,6 +138,24 @@ def make_checkpoint(tiny_config: Config) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def checkpoint_folder(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("generator"))
+
+
+@pytest.fixture(scope="session")
+def judged_checkpoint(
+    make_checkpoint: Callable[..., Path],
+    tiny_config: Config,
+    cohort_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A checkpoint that has seen the first six cases of the cohort, with a critic of forty patients like them."""
+    grid = Preprocessing(tiny_config.preprocess)
+    folder, units = tmp_path_factory.mktemp("patients"), []
+    for i in range(40):
+        image = nibabel.load(write_patient(folder, f"{i}", 100 + i, large=i % 2 == 1)[0])
+        units.append(grid.image_to_grid(np.asarray(image.dataobj, dtype=np.float32)[None], image.affine))
+    critic = fit_critic(interpolated_features(torch.stack(units), 0))
+    seen = read_cohort(cohort_folder, class_key="size").cases[:6]
+    return make_checkpoint(tmp_path_factory.mktemp("judged"), seen=seen, critic=critic)
 
 
 @pytest.fixture

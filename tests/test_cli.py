@@ -109,6 +109,13 @@ def test_a_label_of_another_geometry(config_file: Path, tmp_path: Path) -> None:
     )
 
 
+def test_a_quality_gate_without_a_critic(checkpoint_folder: Path, cohort_folder: Path, tmp_path: Path) -> None:
+    asked = ("--data", cohort_folder, "--output", tmp_path / "o", "--count", 1, "--min-quality", 0.05)
+    result = medgan("generate", checkpoint_folder, *asked)
+    require_fault(result, str(checkpoint_folder), "NO_CRITIC", "--min-quality", "train it again")
+    assert not (tmp_path / "o" / "generation.json").exists()
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = medgan("info", tmp_path / "nowhere", "--debug")
     assert result.returncode == 2

@@ -36,6 +36,7 @@ def generate(
     workers: int | None = None,
     shard: tuple[int, int] | None = None,
     engine: EngineName = "local",
+    min_quality: float = 0.0,
     gate: Gate | None = None,
 ) -> str:
     """Make ``count`` siblings of a cohort; return where their manifest lies (for a shard, where the output is).
@@ -61,17 +62,20 @@ def generate(
         workers: siblings made at a time; by default one a core. What is made does not depend on it.
         shard: make only part ``(number, of)``, counted from 1; the call without it writes manifest and summary.
         engine: ``local``, or ``ray``: a cluster whose machines see the same paths; the files are the same.
-        gate: judges siblings before they are written.
+        min_quality: from 0 to below 1; a sibling of a lower score (:func:`~medgan.sampler.quality.sibling_quality`) is
+            drawn again with other noise, up to ``MAX_ATTEMPTS`` times in all. If none passes, it is left out.
+        gate: judges siblings, too, before they are written; what it refuses is drawn again likewise.
 
     Label maps are moved along as ``data`` has them, also those that the training was not shown.
 
     Raises:
-        InputFault: an input is missing or damaged, or ``output`` holds siblings made otherwise.
+        InputFault: an input is missing or damaged, ``output`` holds siblings made otherwise, the checkpoint has no
+            critic for ``min_quality``, or no sibling at all was let pass.
     """
     names = (class_name,) if isinstance(class_name, str) else tuple(class_name or ())
     job = Job(
         str(checkpoint), Path(data), str(output), count, seed, strength, sources, names, balance, max_share,
-        format_name, real_share, level,
+        format_name, real_share, level, min_quality,
     )  # fmt: skip
     if shard and not 1 <= shard[0] <= shard[1]:
         raise InputFault("--shard", "SHARD", f"there is no part {shard[0]} of {shard[1]}", "count from 1, e.g. 3/8")

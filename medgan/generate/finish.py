@@ -8,10 +8,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +25,7 @@ from medgan.generate.job import Workshop
 from medgan.generate.plan import Order
 from medgan.generate.real import add_real, choose_real
 from medgan.pictures import save_figure, siblings_figure
+from medgan.sampler import MAX_ATTEMPTS, attempt_number
 
 MANIFEST = "manifest.csv"
 SUMMARY = "summary.json"
@@ -31,35 +33,47 @@ REJECTIONS = "rejections.csv"
 SHEET = "contact_sheet.png"
 SHEET_ROWS = 6
 SHEET_SIBLINGS = 4
-QUALITIES = ("jacobian_min", "fold_share", "displacement_mm", "correlation_with_source")
+QUALITIES = ("score", "jacobian_min", "fold_share", "displacement_mm", "correlation_with_source")
 PERCENTILES = (5, 25, 50, 75, 95)
+
+logger = logging.getLogger(__name__)
 
 
 class Tally:
-    """What the summary says, gathered one sidecar at a time."""
+    """What the summary says, gathered one record at a time."""
 
     def __init__(self) -> None:
-        self.count = self.bytes = self.rejected = 0
+        self.count = self.bytes = 0
         self.by_class: Counter[str] = Counter()
         self.by_source: Counter[str] = Counter()
         self.by_patient: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
         self.quality = {name: array("d") for name in QUALITIES}
 
-    def add(self, sidecar: dict[str, Any]) -> None:
-        """Count a sibling."""
+    def add(self, record: dict[str, Any]) -> None:
+        """Count a sibling, by its sidecar, or an order that nothing came of, by its record."""
+        class_name = record["parameters"]["class_name"] or "unknown"
+        self.rejected.update({class_name: len(record["rejected"])} if record["rejected"] else {})
+        if not record["files"]:
+            self.left_out[class_name] += 1
+            return
         self.count += 1
-        self.bytes += sum(sum(entry["bytes"]) for entry in sidecar["files"].values())
-        self.rejected += len(sidecar["rejected"])
-        self.by_class[sidecar["parameters"]["class_name"] or "unknown"] += 1
-        self.by_source[sidecar["source"]["case_id"]] += 1
-        self.by_patient[sidecar["source"]["patient_id"]] += 1
+        self.bytes += sum(sum(entry["bytes"]) for entry in record["files"].values())
+        self.by_class[class_name] += 1
+        self.by_source[record["source"]["case_id"]] += 1
+        self.by_patient[record["source"]["patient_id"]] += 1
         for name, values in self.quality.items():
-            values.append(sidecar["quality"][name])
+            value = record["quality"].get(name)  # no score without a critic
+            if value is not None:
+                values.append(value)
 
     def to_json(self) -> dict[str, Any]:
         """Return counts and, of each quality, smallest and largest value, median and percentiles."""
         quality = {}
         for name, values in self.quality.items():
+            if not values:
+                continue
             numbers = np.frombuffer(values)
             cuts = np.percentile(numbers, PERCENTILES)
             quality[name] = {
@@ -68,13 +82,19 @@ class Tally:
                 "max": float(numbers.max()),
             }
             quality[name] |= {f"p{p:02d}": float(v) for p, v in zip(PERCENTILES, cuts, strict=True)}
+        tries = self.count + self.rejected.total()
         return {
             "count": self.count,
+            "left_out": self.left_out.total(),
+            "left_out_by_class": dict(self.left_out),
             "bytes": self.bytes,
             "by_class": dict(self.by_class),
             "by_source": dict(self.by_source),
             "largest_share_of_a_patient": max(self.by_patient.values()) / self.count,
-            "rejected": self.rejected,
+            "tries": tries,
+            "rejected": self.rejected.total(),
+            "rejection_rate": self.rejected.total() / tries,
+            "rejected_by_class": dict(self.rejected),
             "quality": quality,
         }
 
@@ -83,64 +103,93 @@ def finish(workshop: Workshop) -> str:
     """Write everything that is about all siblings; return the name of the manifest.
 
     Raises:
-        InputFault: ``INCOMPLETE``: a sibling is missing, as while another shard is still being made.
+        InputFault: ``INCOMPLETE``: a sibling is missing, as while another shard is still being made. ``REJECTED``: none
+            was let pass.
     """
     job, store, setting = workshop.job, workshop.store, workshop.setting
-    real = choose_real(workshop.plan.sources, job.count, job.real_share, job.seed, workshop.layout)
     tally = Tally()
     with store.open_text(MANIFEST) as manifest, store.open_text(REJECTIONS) as rejections:
         _write_rows(workshop, tally, manifest, rejections)
+        real = choose_real(workshop.plan.sources, tally.count, job.real_share, job.seed, workshop.layout)
         for case in real:
             row = add_real(case, workshop.layout, setting, store)
             csv.DictWriter(manifest, fieldnames=list(row), lineterminator="\n").writerow(row)
     workshop.layout.write_index(_rows_of(workshop), setting, store)
     summary = {
-        "count": tally.count,
+        "asked": len(workshop.plan),
         "real": len(real),
         "format": workshop.layout.name,
         "checkpoint_sha256": workshop.sampler.checkpoint.digest,
         "seed": job.seed,
         "strength": job.strength,
+        "min_quality": job.min_quality,
     } | tally.to_json()
+    _say(summary)
     with tempfile.TemporaryDirectory() as scratch:
         store.put(SHEET, _contact_sheet(workshop, Path(scratch)))
     store.put(SUMMARY, json.dumps(summary, indent=1).encode())
     return MANIFEST
 
 
+def _say(summary: Mapping[str, Any]) -> None:
+    rate = f"{summary['rejected']} of {summary['tries']} tries rejected ({summary['rejection_rate']:.1%})"
+    logger.info("%d volumes, %s", summary["count"], rate)
+    if summary["left_out"]:
+        classes = ", ".join(f"{name} {number}" for name, number in summary["left_out_by_class"].items())
+        logger.warning(
+            "%d of %d volumes are left out (%s): none of %d attempts passed; %s, see %s",
+            summary["left_out"], summary["asked"], classes, MAX_ATTEMPTS, rate, REJECTIONS,
+        )  # fmt: skip
+
+
 def _write_rows(workshop: Workshop, tally: Tally, manifest: IO[str], rejections: IO[str]) -> None:
     """Write the manifest's rows and the log of rejections, in the order of the plan."""
     column = workshop.setting.class_column
-    fields = ["case_id", "patient_id", "image", "label", column, "source_case", "synthetic"]
+    fields = ["case_id", "patient_id", "image", "label", column, "source_case", "synthetic", "quality"]
     rows = csv.DictWriter(manifest, fieldnames=fields, lineterminator="\n")
     rows.writeheader()
     refused = csv.writer(rejections, lineterminator="\n")
-    refused.writerow(["case_id", "source_case", "index", "reason"])
+    refused.writerow(["case_id", "source_case", column, "attempt", "index", "quality", "reason", "left_out"])
+    last = ""
     for order in workshop.plan:
-        sidecar = _sidecar(workshop, order)
-        tally.add(sidecar)
+        record = _record(workshop, order)
+        tally.add(record)
+        for entry in record["rejected"]:
+            # Outputs of earlier versions have neither attempt nor score.
+            number, score, last = attempt_number(entry["index"]), _figure(entry.get("quality")), entry["reason"]
+            row = [order.name, order.case.case_id, order.case.class_name or "", number, entry["index"], score, last]
+            refused.writerow([*row, "" if record["files"] else "yes"])
+        if not record["files"]:
+            continue
         rows.writerow(
             {
                 "case_id": order.name,
                 "patient_id": order.case.patient_id,
-                "image": ";".join(sidecar["files"]["image"]["paths"]),
-                "label": ";".join(sidecar["files"].get("label", {"paths": []})["paths"]),
+                "image": ";".join(record["files"]["image"]["paths"]),
+                "label": ";".join(record["files"].get("label", {"paths": []})["paths"]),
                 column: order.case.class_name or "",
                 "source_case": order.case.case_id,
                 "synthetic": "yes",
+                "quality": _figure(record["quality"].get("score")),
             }
         )
-        for entry in sidecar["rejected"]:
-            refused.writerow([order.name, order.case.case_id, entry["index"], entry["reason"]])
+    if not tally.count:
+        reason = f"all {len(workshop.plan)} volumes were refused in {MAX_ATTEMPTS} attempts each (last: {last})"
+        raise InputFault(workshop.store.place, "REJECTED", reason, "lower --min-quality or --strength")
 
 
-def _sidecar(workshop: Workshop, order: Order) -> dict[str, Any]:
-    name = workshop.sidecar_name(order)
-    if not workshop.store.exists(name):
-        reason = f"{order.name} is not made yet"
-        raise InputFault(workshop.store.place, "INCOMPLETE", reason, "run the missing shards, then again")
-    sidecar: dict[str, Any] = json.loads(workshop.store.read(name))
-    return sidecar
+def _figure(score: float | None) -> str:
+    return "" if score is None else f"{score:.6g}"
+
+
+def _record(workshop: Workshop, order: Order) -> dict[str, Any]:
+    """Return the sidecar of an order, or, where nothing came of it, the record of that."""
+    for name in (workshop.sidecar_name(order), workshop.left_out_name(order)):
+        if workshop.store.exists(name):
+            record: dict[str, Any] = json.loads(workshop.store.read(name))
+            return record
+    reason = f"{order.name} is not made yet"
+    raise InputFault(workshop.store.place, "INCOMPLETE", reason, "run the missing shards, then again")
 
 
 def _rows_of(workshop: Workshop) -> Iterator[dict[str, str]]:
@@ -155,9 +204,13 @@ def _contact_sheet(workshop: Workshop, scratch: Path) -> bytes:
     for case, share in zip(plan.sources, plan.shares, strict=True):
         if share and len(rows) < SHEET_ROWS:
             image, label, spacing = _drawable(case, workshop)
-            made = []
-            for order in plan.orders(first, first + min(share, SHEET_SIBLINGS)):
-                files = _sidecar(workshop, order)["files"]
+            made: list[tuple[Any, Any]] = []
+            for order in plan.orders(first, first + share):
+                files = _record(workshop, order)["files"]
+                if not files:
+                    continue
+                if len(made) == SHEET_SIBLINGS:
+                    break
                 images, labels = (
                     tuple(store.fetch(path, scratch) for path in files.get(kind, {"paths": []})["paths"])
                     for kind in ("image", "label")
@@ -166,7 +219,8 @@ def _contact_sheet(workshop: Workshop, scratch: Path) -> bytes:
                 channels = max(channels, len(case.images)) if len(images) == 1 else channels
                 read = Case(order.name, "", images, labels[0] if labels else None, channels=channels)
                 made.append(_drawable(read, workshop)[:2])
-            rows.append((image, label, made))
+            if made:
+                rows.append((image, label, made))
         first += share
     path = scratch / SHEET
     save_figure(siblings_figure(rows, spacing=spacing), path)

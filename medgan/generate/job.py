@@ -16,12 +16,12 @@ from medgan.generate.formats.decathlon import Decathlon
 from medgan.generate.formats.dicom import Dicom
 from medgan.generate.formats.nifti import Nifti
 from medgan.generate.formats.nnunet import NnUNet
-from medgan.generate.making import ATTEMPT_STRIDE, Gate, Made, known_class, make_sibling
+from medgan.generate.making import Gate, LeftOut, Made, known_class, make_sibling
 from medgan.generate.plan import Order, Plan, choose_sources, plan_orders
-from medgan.generate.sidecar import Place, build_sidecar, measure
+from medgan.generate.sidecar import Place, build_left_out, build_sidecar, measure
 from medgan.generate.source import Source, read_source
 from medgan.generate.store import LocalStore, Store, open_store
-from medgan.sampler import Sampler, load
+from medgan.sampler import Sampler, attempt_at, attempt_number, load, require_gate
 from medgan.tracking import is_model_uri
 
 FormatName = Literal["nifti", "dicom", "nnunet", "decathlon"]
@@ -31,8 +31,9 @@ FORMATS: Mapping[str, Callable[[], Format]] = {
     "nnunet": NnUNet,
     "decathlon": Decathlon,
 }
-RESERVED = ("case_id", "patient_id", "image", "label", "split", "source_case", "synthetic")
+RESERVED = ("case_id", "patient_id", "image", "label", "split", "source_case", "synthetic", "quality")
 MARK = "generation.json"
+LEFT_OUT = "left_out"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Job:
     format_name: FormatName = "nifti"
     real_share: float = 0.0
     level: int = LEVEL
+    min_quality: float = 0.0
 
 
 class Contents:
@@ -107,15 +109,19 @@ class Workshop:
                 source = read_source(order.case, self.setting.cohort.label_names, self.contents.of(order.case))
             yield source, order
 
-    def make(self, item: tuple[Source, Order]) -> tuple[Made, dict[str, Any]]:
+    def make(self, item: tuple[Source, Order]) -> tuple[Made | LeftOut, dict[str, Any]]:
         """Make one sibling and measure it."""
         source, order = item
-        made = make_sibling(source, order, self.sampler, self.job.strength, self.gate)
-        return made, measure(made)
+        made = make_sibling(source, order, self.sampler, self.job.strength, self.gate, self.job.min_quality)
+        return made, {} if isinstance(made, LeftOut) else measure(made)
 
-    def write(self, item: tuple[Made, dict[str, Any]]) -> Order:
+    def write(self, item: tuple[Made | LeftOut, dict[str, Any]]) -> Order:
         """Write a sibling: its volumes and, last, as the mark that they are whole, the sidecar."""
         made, quality = item
+        if isinstance(made, LeftOut):
+            record = build_left_out(made, self.place)
+            self.store.put(self.left_out_name(made.order), json.dumps(record, indent=1).encode())
+            return made.order
         encoded: Encoded = self.layout.encode(made, self.setting)
         for piece in encoded.pieces:
             self.store.put(piece.path, piece.content)
@@ -127,22 +133,29 @@ class Workshop:
         """Return where an order's sidecar lies in the store."""
         return f"{self.layout.folders[0]}/{order.name}.json"
 
+    def left_out_name(self, order: Order) -> str:
+        """Return where it stands in the store that nothing came of an order."""
+        return f"{LEFT_OUT}/{order.name}.json"
+
     def is_done(self, order: Order) -> bool:
-        """Whether a sibling is there, whole.
+        """Whether a sibling is there, whole, or all attempts at it were refused.
 
         Raises:
             InputFault: one is there under its name that was made otherwise.
         """
-        name = self.sidecar_name(order)
-        if not self.store.exists(name):
-            return False
+        for name in (self.sidecar_name(order), self.left_out_name(order)):
+            if self.store.exists(name) and self._is_whole(name, order):
+                return True
+        return False
+
+    def _is_whole(self, name: str, order: Order) -> bool:
         try:
             found = json.loads(self.store.read(name))
             drawn, files = found["parameters"], list(found["files"].values())
             wanted = self.sampler.draw(
-                order.seed, drawn["index"], self.job.strength, known_class(order.case.class_name, self.sampler)
-            ).to_json()
-            same = drawn == wanted and drawn["index"] % ATTEMPT_STRIDE == order.index
+                order.seed, order.index, self.job.strength, known_class(order.case.class_name, self.sampler)
+            )
+            same = drawn == attempt_at(wanted, attempt_number(drawn["index"]) - 1).to_json()
             same = same and found["source"]["content_sha256"] == self.contents.of(order.case)
         except (ValueError, KeyError, TypeError):
             return False
@@ -171,6 +184,7 @@ def open_job(job: Job, gate: Gate | None = None) -> Workshop:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {job.format_name!r}")
     if job.count < 1:
         raise InputFault(job.output, "COUNT", f"--count is {job.count}", "ask for at least 1")
+    require_gate(checkpoint, job.min_quality, "--min-quality")
     layout = FORMATS[job.format_name]()
     cohort = read_cohort(
         job.data,
@@ -210,6 +224,7 @@ def _decides(job: Job, sampler: Sampler) -> dict[str, Any]:
         "seed": job.seed,
         "strength": float(job.strength),
         "format": job.format_name,
+        "min_quality": job.min_quality or None,  # as in the outputs of versions that knew none
     }
 
 

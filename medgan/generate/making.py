@@ -12,14 +12,29 @@ import torch
 from numpy.typing import NDArray
 
 from medgan.data.volume import Volume
-from medgan.errors import MedganError
 from medgan.generate.plan import Order
 from medgan.generate.source import Source
-from medgan.sampler import Recipe, Sampler, render, render_label
+from medgan.sampler import Parameters, Recipe, Sampler, attempt_number, render, render_label
 
-MAX_ATTEMPTS = 20
-ATTEMPT_STRIDE = 1_000_000
-"""Noise of the second attempt at sibling 7 is number 1,000,007: none depends on how often others were rejected."""
+
+@dataclass(frozen=True)
+class Rejection:
+    """An attempt that was refused.
+
+    Attributes:
+        index: of its noise.
+        quality: its score; ``None`` where the checkpoint has no critic.
+        reason: why.
+    """
+
+    index: int
+    quality: float | None
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as it stands in a sidecar."""
+        number = attempt_number(self.index)
+        return {"attempt": number, "index": self.index, "quality": self.quality, "reason": self.reason}
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +47,8 @@ class Made:
         recipe: how.
         image: ``(C, X, Y, Z)`` in the source's real units.
         label: ``(1, X, Y, Z)`` in the label map's own type, or ``None``.
-        rejected: earlier attempts that the gate refused: their noise index and the gate's reason.
+        quality: its score (:func:`~medgan.sampler.quality.sibling_quality`); ``None`` where there is no critic.
+        rejected: earlier attempts.
     """
 
     order: Order
@@ -40,7 +56,30 @@ class Made:
     recipe: Recipe
     image: NDArray[Any]
     label: NDArray[Any] | None
-    rejected: tuple[tuple[int, str], ...] = ()
+    quality: float | None = None
+    rejected: tuple[Rejection, ...] = ()
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at its order it is, counted from 1."""
+        return attempt_number(self.recipe.parameters.index)
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """An order of which every attempt was refused: nothing is written but that.
+
+    Attributes:
+        order: what was asked for.
+        source: what it was to be made of.
+        parameters: of the first attempt.
+        rejected: all attempts.
+    """
+
+    order: Order
+    source: Source
+    parameters: Parameters
+    rejected: tuple[Rejection, ...]
 
 
 Gate = Callable[[Made], str | None]
@@ -60,25 +99,39 @@ def single_threaded() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def make_sibling(source: Source, order: Order, sampler: Sampler, strength: float, gate: Gate | None = None) -> Made:
-    """Make the sibling an order asks for.
+def make_sibling(
+    source: Source,
+    order: Order,
+    sampler: Sampler,
+    strength: float,
+    gate: Gate | None = None,
+    min_quality: float = 0.0,
+) -> Made | LeftOut:
+    """Make the sibling an order asks for; one that is refused is drawn again with other noise.
 
-    Raises:
-        MedganError: the gate refused every attempt.
+    Args:
+        source: of the order's case.
+        order: what is asked for.
+        sampler: runs the generator.
+        strength: 0 is the identity, 1 what was learned.
+        gate: judges what was rendered.
+        min_quality: smallest score that is let pass, see :func:`~medgan.sampler.quality.sibling_quality`; judged first,
+            so that what falls short is not rendered.
     """
-    class_name = known_class(source.case.class_name, sampler)
-    rejected: list[tuple[int, str]] = []
-    for attempt in range(MAX_ATTEMPTS):
-        index = order.index + attempt * ATTEMPT_STRIDE
-        made = make_again(source, order, sampler, index, strength, class_name)
-        reason = gate(made) if gate else None
-        if reason is None:
-            return Made(order, source, made.recipe, made.image, made.label, tuple(rejected))
-        rejected.append((index, reason))
-    raise MedganError(
-        f"{order.name}: REJECTED: the quality gate refused {MAX_ATTEMPTS} attempts (last: {rejected[-1][1]}), "
-        "lower --strength or leave this source out"
-    )
+    parameters = sampler.draw(order.seed, order.index, strength, known_class(source.case.class_name, sampler))
+    rejected: list[Rejection] = []
+    for attempt in sampler.attempts(sampler.view(source.tensor, source.image.affine), parameters):
+        index = attempt.recipe.parameters.index
+        if not attempt.passes(min_quality):
+            reason = f"quality {attempt.quality:.4f} is below {min_quality:g}"
+        else:
+            made = _rendered(source, order, attempt.recipe, attempt.quality, tuple(rejected))
+            refusal = gate(made) if gate else None
+            if refusal is None:
+                return made
+            reason = refusal
+        rejected.append(Rejection(index, attempt.quality, reason))
+    return LeftOut(order, source, parameters, tuple(rejected))
 
 
 def make_again(
@@ -86,9 +139,18 @@ def make_again(
 ) -> Made:
     """Make the sibling of given noise index, whatever a gate thinks of it."""
     parameters = sampler.draw(order.seed, index, strength, class_name)
-    recipe = sampler.recipe(source.tensor, parameters, source.image.affine)
+    return _rendered(source, order, sampler.recipe(source.tensor, parameters, source.image.affine))
+
+
+def _rendered(
+    source: Source,
+    order: Order,
+    recipe: Recipe,
+    quality: float | None = None,
+    rejected: tuple[Rejection, ...] = (),
+) -> Made:
     label = None if source.label is None else warp_label(recipe, source.label)
-    return Made(order, source, recipe, sibling_image(recipe, source), label)
+    return Made(order, source, recipe, sibling_image(recipe, source), label, quality, rejected)
 
 
 def known_class(class_name: str | None, sampler: Sampler) -> str | None:

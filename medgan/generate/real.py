@@ -69,6 +69,7 @@ def add_real(case: Case, layout: Format, setting: Setting, store: Store) -> dict
         setting.class_column: case.class_name or "",
         "source_case": case.case_id,
         "synthetic": "no",
+        "quality": "",
     }
 
 

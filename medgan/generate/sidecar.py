@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from medgan.checkpoint import Checkpoint, library_versions
 from medgan.data.volume import Volume
 from medgan.generate.formats.base import Encoded
-from medgan.generate.making import Made
+from medgan.generate.making import LeftOut, Made
+from medgan.generate.source import Source
 from medgan.models.deformation import voxel_grid
 from medgan.models.fields import deform
 from medgan.sampler import Recipe
@@ -65,31 +66,14 @@ def build_sidecar(made: Made, encoded: Encoded, quality_of: Mapping[str, Any], p
         quality_of: what :func:`measure` returned for it.
         place: of output, cohort and checkpoint.
     """
-    case = made.source.case
     pieces = {"image": encoded.image, "label": encoded.label}
     return {
         "statement": STATEMENT,
         "synthetic": True,
-        "format": place.format_name,
-        "source": {
-            "case_id": case.case_id,
-            "patient_id": case.patient_id,
-            "cohort": place.relative(place.cohort),
-            "images": [place.relative(path) for path in case.images],
-            "label": None if case.label is None else place.relative(case.label),
-            "label_names": {str(value): name for value, name in made.source.label_names.items()},
-            "channels": case.channels,
-            "modality": place.modality,
-            "content_sha256": made.source.content,
-        },
-        "class": case.class_name,
-        "checkpoint": {
-            "path": place.relative(place.checkpoint.folder),
-            "uri": place.checkpoint_uri,
-            "sha256": place.checkpoint.digest,
-        },
+        **_origin(made.source, place),
         "parameters": made.recipe.parameters.to_json(),
-        "rejected": [{"index": index, "reason": reason} for index, reason in made.rejected],
+        "attempt": made.attempt,
+        "rejected": [rejection.to_json() for rejection in made.rejected],
         "quality": dict(quality_of),
         "versions": library_versions(),
         "files": {
@@ -104,10 +88,46 @@ def build_sidecar(made: Made, encoded: Encoded, quality_of: Mapping[str, Any], p
     }
 
 
+def build_left_out(left_out: LeftOut, place: Place) -> dict[str, Any]:
+    """Return the record of an order that nothing came of."""
+    return {
+        **_origin(left_out.source, place),
+        "parameters": left_out.parameters.to_json(),
+        "rejected": [rejection.to_json() for rejection in left_out.rejected],
+        "versions": library_versions(),
+        "files": {},
+    }
+
+
+def _origin(source: Source, place: Place) -> dict[str, Any]:
+    case = source.case
+    return {
+        "format": place.format_name,
+        "source": {
+            "case_id": case.case_id,
+            "patient_id": case.patient_id,
+            "cohort": place.relative(place.cohort),
+            "images": [place.relative(path) for path in case.images],
+            "label": None if case.label is None else place.relative(case.label),
+            "label_names": {str(value): name for value, name in source.label_names.items()},
+            "channels": case.channels,
+            "modality": place.modality,
+            "content_sha256": source.content,
+        },
+        "class": case.class_name,
+        "checkpoint": {
+            "path": place.relative(place.checkpoint.folder),
+            "uri": place.checkpoint_uri,
+            "sha256": place.checkpoint.digest,
+        },
+    }
+
+
 def measure(made: Made) -> dict[str, Any]:
-    """Return the quality of a sibling: that of its image and, for each label value, the ratio of volumes."""
+    """Return the quality of a sibling: its score, that of its image and, for each label value, the ratio of volumes."""
     ratio = label_volume_ratio(made.source.label, made.label)
-    return quality(made.recipe, made.source.image.data, made.image) | {"label_volume_ratio": ratio}
+    of_image = quality(made.recipe, made.source.image.data, made.image)
+    return {"score": made.quality, **of_image, "label_volume_ratio": ratio}
 
 
 def quality(recipe: Recipe, source: NDArray[Any], image: NDArray[Any]) -> dict[str, float]:

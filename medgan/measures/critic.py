@@ -51,6 +51,11 @@ class Critic:
         tails = self._tails(*_distances(features, self.mean, self.scale, self.axes, self.spread))
         return _share_up_to(self.rarest, tails)
 
+    @property
+    def lowest(self) -> float:
+        """The lowest quality there is: with R real volumes nothing rarer than 1 / (R + 1) can be told."""
+        return 1 / (len(self.rarest) + 1)
+
     def _tails(self, inside: Array, outside: Array) -> Array:
         return np.minimum(_share_from(self.inside, inside), _share_from(self.outside, outside))
 
@@ -112,8 +117,9 @@ def _space(features: Array) -> tuple[Array, Array, Array, Array]:
 
 def _distances(features: Array, mean: Array, scale: Array, axes: Array, spread: Array) -> tuple[Array, Array]:
     scaled = (np.asarray(features, dtype=np.float64) - mean) / scale
-    along = scaled @ axes.T
-    rest = scaled - along @ axes
+    # Not by matrix products: BLAS adds up in an order that depends on its threads and on how many volumes there are.
+    along = np.einsum("nf,kf->nk", scaled, axes)
+    rest = scaled - np.einsum("nk,kf->nf", along, axes)
     return np.sqrt(np.square(along / spread).mean(axis=1)), np.sqrt(np.square(rest).sum(axis=1))
 
 

@@ -4,21 +4,30 @@ A sibling is a function of (checkpoint, volume, class, strength, seed, index) al
 by one, so it is the same whatever else is made before, after or beside it.
 """
 
+from medgan.sampler.quality import MAX_ATTEMPTS, Attempt, attempt_at, attempt_number, first_passing, require_gate
 from medgan.sampler.recipe import Parameters, Recipe
 from medgan.sampler.render import Part, render, render_label, render_parts
 from medgan.sampler.run import Sampler, Sibling, known_affine, load
+from medgan.sampler.view import View
 from medgan.sampler.warp import to_dtype
 
 __all__ = [
+    "MAX_ATTEMPTS",
+    "Attempt",
     "Parameters",
     "Part",
     "Recipe",
     "Sampler",
     "Sibling",
+    "View",
+    "attempt_at",
+    "attempt_number",
+    "first_passing",
     "known_affine",
     "load",
     "render",
     "render_label",
     "render_parts",
+    "require_gate",
     "to_dtype",
 ]

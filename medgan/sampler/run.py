@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,17 +16,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medgan.checkpoint import RECORD, Checkpoint, load_checkpoint
-from medgan.data.preprocess import Scale, resample_to_grid
+from medgan.data.preprocess import Scale
 from medgan.errors import InputFault
-from medgan.models.fields import Fields, Shape, without_folds
+from medgan.models.fields import Fields, without_folds
 from medgan.models.generator import Generator
+from medgan.sampler.quality import MAX_ATTEMPTS, Attempt, attempt_at, first_passing, require_gate, sibling_quality
 from medgan.sampler.recipe import Parameters, Recipe
 from medgan.sampler.render import Part, channel_first, like, render_parts
-from medgan.sampler.warp import to_unit
+from medgan.sampler.view import View, fixed_scale, view_volume
 from medgan.seeding import torch_generator
 from medgan.tracking import is_model_uri, resolve_model_uri
 
 Precision = Literal["float32", "bfloat16"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +42,8 @@ class Sibling:
         parameters: what was drawn.
         jacobian_min: smallest Jacobian determinant of the deformation.
         fold_share: share of folded voxels; 0.
+        quality: how usual it is among real volumes, see :func:`~medgan.sampler.quality.sibling_quality`; ``None``
+            where the checkpoint has no critic.
     """
 
     volume: Any
@@ -44,6 +51,7 @@ class Sibling:
     parameters: Parameters
     jacobian_min: float
     fold_share: float
+    quality: float | None = None
 
 
 class Sampler:
@@ -93,7 +101,6 @@ class Sampler:
         name = self.class_names[number] if number < len(self.class_names) else None
         return Parameters(int(seed), int(index), float(strength), name, self.checkpoint.digest)
 
-    @torch.no_grad()
     def recipe(
         self,
         volume: Tensor,
@@ -102,16 +109,24 @@ class Sampler:
         input_range: tuple[float, float] | None = None,
         precision: Precision = "float32",
     ) -> Recipe:
-        """Predict the sibling's fields for ``volume``.
+        """Predict the sibling's fields for ``volume``: :meth:`predict` for its :meth:`view`."""
+        return self.predict(self.view(volume, affine, input_range), parameters, precision)
+
+    @torch.no_grad()
+    def view(
+        self,
+        volume: Tensor,
+        affine: NDArray[np.float64] | None = None,
+        input_range: tuple[float, float] | None = None,
+    ) -> View:
+        """Lay a volume on the network's grid.
 
         Args:
             volume: ``(C, X, Y, Z)``, on the device to work on.
-            parameters: from :meth:`draw`.
             affine: voxel to RAS mm; ``None`` for a volume in RAS order at the spacing of training.
             input_range: values of ``volume`` that 0 and 1 of the network's range stand for, where a pipeline has
                 rescaled it already, e.g. ``(0, 1)`` after ``ScaleIntensityRange``. ``None``: the checkpoint's own
                 rule (a window in HU, or percentiles of the volume).
-            precision: of the network; all else is float32.
 
         Raises:
             InputFault: another number of channels than the generator was trained with.
@@ -120,24 +135,48 @@ class Sampler:
         if volume.shape[0] != channels:
             reason = f"the volume has {volume.shape[0]} channels, the generator {channels}"
             raise InputFault(self.checkpoint.folder, "CHANNELS", reason, "give volumes like those of training")
-        shape = self.preprocessing.config.shape
         matrix = self.preprocessing.grid_map(tuple(volume.shape[1:]), affine)
         scale = self.scale(volume, input_range)
-        data, crop_matrix = _crop_to_grid(volume, matrix, shape)
-        unit = resample_to_grid(to_unit(scale, data.to(torch.float32)), crop_matrix, shape)
+        return view_volume(volume, matrix, scale, self.preprocessing.config.shape, affine)
+
+    @torch.no_grad()
+    def predict(self, view: View, parameters: Parameters, precision: Precision = "float32") -> Recipe:
+        """Predict the sibling's fields for a volume seen by :meth:`view`.
+
+        Args:
+            view: the source.
+            parameters: from :meth:`draw`.
+            precision: of the network; all else is float32.
+        """
+        device = view.unit.device
         z = torch.randn(
             1, self.generator.config.latent, generator=torch_generator(parameters.seed, "noise", parameters.index)
         )
-        index = torch.tensor([self.class_index(parameters.class_name)], device=volume.device)
-        with torch.autocast(volume.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            fields: Fields = self.generator_on(volume.device)(unit[None], z.to(volume.device), index)
-        fields, displacement = without_folds(fields.scaled(parameters.strength), shape)
-        return Recipe(fields, displacement, matrix, scale, shape, parameters, _grid_spacing(matrix, affine))
+        index = torch.tensor([self.class_index(parameters.class_name)], device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            fields: Fields = self.generator_on(device)(view.unit[None], z.to(device), index)
+        fields, displacement = without_folds(fields.scaled(parameters.strength), view.shape)
+        return Recipe(fields, displacement, view.matrix, view.scale, view.shape, parameters, view.spacing)
+
+    def attempts(self, view: View, parameters: Parameters, precision: Precision = "float32") -> Iterator[Attempt]:
+        """Yield draws of one sibling, each with noise of its own and its score, at most ``MAX_ATTEMPTS``.
+
+        Attempt k is a function of source, parameters and k; the first is the sibling of ``parameters``.
+
+        Args:
+            view: the source.
+            parameters: from :meth:`draw`.
+            precision: see :meth:`predict`.
+        """
+        critic = self.checkpoint.critic
+        for number in range(MAX_ATTEMPTS):
+            recipe = self.predict(view, attempt_at(parameters, number), precision)
+            yield Attempt(recipe, None if critic is None else sibling_quality(critic, view, recipe))
 
     def scale(self, volume: Tensor, input_range: tuple[float, float] | None = None) -> Scale:
-        """Return the intensity scale of ``(C, X, Y, Z)``; see :meth:`recipe`."""
+        """Return the intensity scale of ``(C, X, Y, Z)``; see :meth:`view`."""
         data = volume.to(torch.float32)
-        return self.preprocessing.scale(data) if input_range is None else _fixed_scale(data, input_range)
+        return self.preprocessing.scale(data) if input_range is None else fixed_scale(data, input_range)
 
     @torch.no_grad()
     def sample(
@@ -151,6 +190,7 @@ class Sampler:
         class_name: str | int | None = None,
         affine: NDArray[np.float64] | None = None,
         input_range: tuple[float, float] | None = None,
+        min_quality: float = 0.0,
     ) -> list[Sibling]:
         """Make ``n`` siblings of one volume.
 
@@ -162,7 +202,13 @@ class Sampler:
             strength: 0 is the identity, exactly; 1 what was learned.
             class_name: the source's class, where the generator has classes.
             affine: voxel to RAS mm; taken from a MetaTensor when not given (see :func:`known_affine`).
-            input_range: see :meth:`recipe`.
+            input_range: see :meth:`view`.
+            min_quality: see :func:`~medgan.sampler.quality.sibling_quality`; from 0, which takes every sibling, to
+                below 1. One that falls short is drawn again with other noise, up to 20 times in all; if none passes
+                it is left out, with a warning.
+
+        Raises:
+            InputFault: ``NO_CRITIC`` or ``MIN_QUALITY``: the checkpoint cannot judge, or not so.
         """
         if affine is None:
             affine = known_affine(volume)
@@ -172,10 +218,16 @@ class Sampler:
             raise ValueError(
                 f"label {tuple(label_tensor.shape)} and volume {tuple(tensor.shape)} differ in their voxels"
             )
+        require_gate(self.checkpoint, min_quality)
+        view = self.view(tensor, affine, input_range)
         siblings = []
         for index in range(n):
-            parameters = self.draw(seed, index, strength, class_name)
-            recipe = self.recipe(tensor, parameters, affine, input_range)
+            attempts = self.attempts(view, self.draw(seed, index, strength, class_name))
+            attempt, refused = first_passing(attempts, min_quality)
+            if attempt is None:
+                logger.warning("sibling %d is left out: %d attempts below quality %g", index, refused, min_quality)
+                continue
+            recipe = attempt.recipe
             parts = [Part(tensor, "bilinear", appearance=True)]
             if label_tensor is not None:
                 parts.append(Part(label_tensor, "label", appearance=False))
@@ -184,9 +236,10 @@ class Sampler:
                 Sibling(
                     like(made[0], volume),
                     None if label is None else like(made[1], label),
-                    parameters,
+                    recipe.parameters,
                     recipe.jacobian_min,
                     recipe.fold_share,
+                    attempt.quality,
                 )
             )
         return siblings
@@ -219,31 +272,3 @@ def load(folder: str | Path) -> Sampler:
 @functools.lru_cache(maxsize=8)
 def _load(folder: Path, stamp: int) -> Sampler:  # noqa: ARG001 - the stamp makes a rewritten checkpoint a new one
     return Sampler(load_checkpoint(folder))
-
-
-def _fixed_scale(data: Tensor, input_range: tuple[float, float]) -> Scale:
-    low, high = (torch.full((data.shape[0], 1, 1, 1), float(v), device=data.device) for v in input_range)
-    return Scale(low, high - low)
-
-
-def _crop_to_grid(volume: Tensor, matrix: NDArray[np.float64], shape: Shape) -> tuple[Tensor, NDArray[np.float64]]:
-    """Return the part of a volume that its grid samples, with a margin, and the grid's matrix into that part."""
-    if np.abs(matrix[:3, :3]).max() >= 2:  # averaged first, in blocks that start at the volume's first voxel
-        return volume, matrix
-    cropped = matrix.copy()
-    for axis in range(3):
-        grid_axis = int(np.abs(matrix[axis, :3]).argmax())
-        ends = sorted((matrix[axis, 3], matrix[axis, 3] + matrix[axis, grid_axis] * (shape[grid_axis] - 1)))
-        size = volume.shape[axis + 1]
-        start = min(max(int(np.floor(ends[0])) - 1, 0), size - 1)
-        stop = max(min(int(np.ceil(ends[1])) + 2, size), start + 1)
-        volume = volume.narrow(axis + 1, start, stop - start)
-        cropped[axis, 3] -= start
-    return volume, cropped
-
-
-def _grid_spacing(matrix: NDArray[np.float64], affine: NDArray[np.float64] | None) -> tuple[float, float, float]:
-    if affine is None:
-        return (1.0, 1.0, 1.0)
-    x, y, z = (float(v) for v in np.sqrt(((np.asarray(affine) @ matrix)[:3, :3] ** 2).sum(axis=0)))
-    return x, y, z

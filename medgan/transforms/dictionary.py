@@ -15,9 +15,11 @@ from torch import Tensor
 from medgan.sampler import Recipe, known_affine
 from medgan.sampler.run import Precision
 from medgan.transforms.array import ClassName, RandDAGAN, require_mode, require_volume
+from medgan.transforms.balance import ClassProb, class_value
 from medgan.transforms.draws import Draw, SampleRandomizable
 from medgan.transforms.explain import explain_figure
 from medgan.transforms.handle import Source
+from medgan.transforms.rejections import Rejections
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +32,8 @@ class RandDAGANd(SampleRandomizable, MapTransform, InvertibleTransform):
         keys: what to transform. The image changes in shape and appearance; every other key in shape alone, by the
             very same deformation. Volumes only: points and boxes are refused.
         checkpoint: checkpoint folder of ``medgan train`` (or a loaded sampler); several are mixed by ``weights``.
-        prob: probability of a sample being replaced, 0 to 1.
+        prob: probability of a sample being replaced, 0 to 1; or one for each class, by the values of ``class_key``, as
+            :func:`~medgan.transforms.balance.balanced_prob` makes it (``None``: that of samples without a class).
         strength: 0 is the identity, exactly; 1 what was learned; a pair draws uniformly between its numbers.
         mode: interpolation of each key, ``"bilinear"`` for images, ``"label"`` or ``"nearest"`` for label maps; by
             default ``"label"`` for every key but the image (see :class:`RandDAGAN`).
@@ -41,11 +44,11 @@ class RandDAGANd(SampleRandomizable, MapTransform, InvertibleTransform):
         allow_missing_keys: whether a sample may lack some of ``keys``.
         class_name: class of all samples, where there is no ``class_key``.
         id_key: key of what tells a sample from others, e.g. a case number; by default the image's file.
-        seed, weights, cache_fields, precision: see :class:`RandDAGAN`.
+        seed, weights, cache_fields, precision, min_quality: see :class:`RandDAGAN`.
 
     Raises:
         KeyError: the sample has no image.
-        ValueError: a key is no volume, or its voxels are not those of the image.
+        ValueError: a key is no volume, its voxels are not those of the image, or ``prob`` has nothing for its class.
 
     Example:
         >>> augment = RandDAGANd(["image", "label"], checkpoint, prob=1.0, seed=0)
@@ -60,7 +63,7 @@ class RandDAGANd(SampleRandomizable, MapTransform, InvertibleTransform):
         self,
         keys: KeysCollection,
         checkpoint: Source | Sequence[Source],
-        prob: float = 0.5,
+        prob: float | Mapping[Any, float] = 0.5,
         strength: float | tuple[float, float] = 1.0,
         mode: str | tuple[str, ...] | None = None,
         padding_mode: str = "border",
@@ -75,9 +78,11 @@ class RandDAGANd(SampleRandomizable, MapTransform, InvertibleTransform):
         weights: Sequence[float] | None = None,
         cache_fields: int = 0,
         precision: Precision = "float32",
+        min_quality: float = 0.0,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
-        SampleRandomizable.__init__(self, prob, seed)
+        self._class_prob = ClassProb(prob, class_key)
+        SampleRandomizable.__init__(self, self._class_prob.largest, seed)
         self.transform = RandDAGAN(
             checkpoint,
             1.0,
@@ -89,6 +94,7 @@ class RandDAGANd(SampleRandomizable, MapTransform, InvertibleTransform):
             weights=weights,
             cache_fields=cache_fields,
             precision=precision,
+            min_quality=min_quality,
         )
         self.transform.visits = self.visits
         default = tuple("bilinear" if key == image_key else "label" for key in self.keys)
@@ -104,6 +110,11 @@ class RandDAGANd(SampleRandomizable, MapTransform, InvertibleTransform):
         self.transform.set_random_state(seed, state)
         return self
 
+    @property
+    def rejections(self) -> Rejections:
+        """What ``min_quality`` has refused so far, in this process and in its loaders' workers."""
+        return self.transform.rejections
+
     def randomize(self, data: Any = None) -> None:
         """Draw for the sample ``data``: whether to transform, the noise's seed, the strength."""
         self._remember(self._draw({} if data is None else data))
@@ -118,6 +129,7 @@ class RandDAGANd(SampleRandomizable, MapTransform, InvertibleTransform):
         # What is drawn stays a local: threads may share this transform.
         draw = self._remember(self._draw(d))
         recipe = None if draw is None else self.transform.recipe(self._image(d), draw, self._class_of(d))
+        self._do_transform = recipe is not None
         return self._apply(recipe, d, volumes, present)
 
     def _remember(self, draw: Draw | None) -> Draw | None:
@@ -131,7 +143,7 @@ class RandDAGANd(SampleRandomizable, MapTransform, InvertibleTransform):
         stream = self.stream(name)
         if stream is None:
             self.transform.separate_worker()
-        if (stream or self.R).rand() >= self.prob:
+        if (stream or self.R).rand() >= self._class_prob.of(d):
             return None
         return self.transform.choose(stream or self.transform.R, name, image)
 
@@ -157,12 +169,18 @@ class RandDAGANd(SampleRandomizable, MapTransform, InvertibleTransform):
         Args:
             data: the sample before the transform.
             parameters: a record of ``applied_operations``; by default something new is drawn.
+
+        Raises:
+            ValueError: nothing that was drawn passes ``min_quality``.
         """
         d = dict(data)
         image = self._image(d)
         if parameters is None:
             draw = self.transform.choose(self.transform.R, None, image)
-            recipe = self.transform.recipe(image, draw, self._class_of(d))
+            drawn = self.transform.recipe(image, draw, self._class_of(d))
+            if drawn is None:
+                raise ValueError(f"no sibling of this sample passes min_quality = {self.transform.min_quality}")
+            recipe = drawn
         else:
             recipe = self.transform.recorded(image, parameters)
         label = next((self._volume(d, key) for key in self.key_iterator(d) if key != self.image_key), None)
@@ -201,11 +219,7 @@ class RandDAGANd(SampleRandomizable, MapTransform, InvertibleTransform):
     def _class_of(self, d: Mapping[Hashable, Any]) -> ClassName:
         if self.class_key is None or self.class_key not in d:
             return self.transform.class_name
-        value = d[self.class_key]
-        if value is None or isinstance(value, str):
-            return value or None
-        number = int(value)
-        return number if number >= 0 else None
+        return class_value(d[self.class_key])
 
 
 RandDAGAND = RandDAGANDict = RandDAGANd

@@ -91,19 +91,18 @@ class PreparedRecipes:
     """Recipes kept in this process, those used last, at most ``MAX_BYTES`` of them; copies and pickles hold none."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Hashable, Recipe] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Recipe | None] = OrderedDict()
         self._bytes = 0
 
-    def get(self, key: Hashable, make: Callable[[], Recipe]) -> Recipe:
-        """Return the recipe kept under ``key``, made and kept if there is none."""
-        recipe = self._kept.get(key)
-        if recipe is None:
-            recipe = self._kept[key] = make()
-            self._bytes += _size(recipe)
-            while self._bytes > MAX_BYTES and len(self._kept) > 1:
-                self._bytes -= _size(self._kept.popitem(last=False)[1])
-        else:
+    def get(self, key: Hashable, make: Callable[[], Recipe | None]) -> Recipe | None:
+        """Return what is kept under ``key``, made and kept if nothing is: a recipe, or that there is none."""
+        if key in self._kept:
             self._kept.move_to_end(key)
+            return self._kept[key]
+        recipe = self._kept[key] = make()
+        self._bytes += _size(recipe)
+        while self._bytes > MAX_BYTES and len(self._kept) > 1:
+            self._bytes -= _size(self._kept.popitem(last=False)[1])
         return recipe
 
     def __len__(self) -> int:
@@ -116,7 +115,9 @@ class PreparedRecipes:
         return PreparedRecipes, ()
 
 
-def _size(recipe: Recipe) -> int:
+def _size(recipe: Recipe | None) -> int:
+    if recipe is None:
+        return 0
     fields = recipe.fields
     tensors = (recipe.displacement, fields.velocity, fields.gain, fields.offset, fields.texture)
     return sum(t.nelement() * t.element_size() for t in tensors if t is not None)

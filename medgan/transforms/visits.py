@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from multiprocessing import context
 from typing import Any
 
-import torch
-
 from medgan.seeding import derive_seed
+from medgan.transforms.shared import shared_table, starts_a_worker
 
 CAPACITY = 2**15  # samples that are told apart across processes
 PROBES = 64
-
-logger = logging.getLogger(__name__)
 
 
 class Visits:
@@ -28,7 +23,7 @@ class Visits:
     """
 
     def __init__(self) -> None:
-        self._table = _shared(torch.zeros(CAPACITY + 1, 2, dtype=torch.int64))  # key, visits; last row: the epoch
+        self._table = shared_table(CAPACITY + 1, 2)  # key, visits; last row: the epoch
         self._rows = self._table.numpy()
         self._rest: Counter[str] = Counter()
 
@@ -63,8 +58,7 @@ class Visits:
         return self._rest[name] - 1
 
     def __getstate__(self) -> dict[str, Any]:
-        starts_a_worker = context.get_spawning_popen() is not None
-        return {"table": self._table} if starts_a_worker else {"epoch": self.epoch}
+        return {"table": self._table} if starts_a_worker() else {"epoch": self.epoch}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__()  # type: ignore[misc]
@@ -79,11 +73,3 @@ class Visits:
         twin._rows[:] = self._rows
         twin._rest = self._rest.copy()
         return twin
-
-
-def _shared(table: torch.Tensor) -> torch.Tensor:
-    try:
-        table.share_memory_()  # type: ignore[no-untyped-call]
-    except (OSError, RuntimeError) as error:
-        logger.warning("no shared memory (%s): call set_epoch, or workers may repeat draws of earlier epochs", error)
-    return table

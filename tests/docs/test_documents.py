@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from medgan.data.cohort import read_cohort
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -38,6 +40,19 @@ def test_links_and_pictures_lead_somewhere(document: str) -> None:
     ]
     missing = [t for t in targets if t and not (ROOT / document).parent.joinpath(t).exists()]
     assert not missing
+
+
+def test_the_example_of_imbalance_runs(cohort_folder: Path, checkpoint_folder: Path) -> None:
+    section = (ROOT / "docs" / "transform.md").read_text().split("## Imbalance")[1]
+    block = re.search(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    assert block
+    cases = read_cohort(cohort_folder, class_key="size").cases[1:]
+    data = [{"image": str(case.images[0]), "class": case.class_name} for case in cases]
+    names: dict[str, object] = {"data": data, "checkpoint": checkpoint_folder}
+    exec(block[1], names)
+    batches = list(names["loader"])  # type: ignore[call-overload]
+    assert sum(len(batch["class"]) for batch in batches) == len(data)
+    assert {name for batch in batches for name in batch["class"]} == {"small", "large"}
 
 
 def test_the_readmes_python_is_python() -> None:

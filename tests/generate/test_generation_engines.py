@@ -50,6 +50,20 @@ def test_a_killed_worker_changes_nothing(seen_checkpoint: Path, cohort_folder: P
 
 
 @pytest.mark.usefixtures("cluster")
+def test_what_a_quality_gate_refuses_does_not_depend_on_the_engine(
+    judged_checkpoint: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {"count": 6, "seed": 3, "strength": 0.3, "min_quality": 0.11}
+    for engine in ("local", "ray"):
+        generate(judged_checkpoint, cohort_folder, tmp_path / engine, engine=engine, **asked)
+    assert volumes(tmp_path / "ray") == volumes(tmp_path / "local")
+    assert {p.name for p in (tmp_path / "ray").glob("left_out/*")} == {
+        p.name for p in (tmp_path / "local").glob("left_out/*")
+    }
+    assert len(list((tmp_path / "ray").glob("left_out/*"))) == 3
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_fault_in_a_worker_is_the_callers(seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("case_id,image\na,bad.nii.gz\n")
     (tmp_path / "bad.nii.gz").write_bytes(b"no volume")

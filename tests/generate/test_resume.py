@@ -16,10 +16,11 @@ import fsspec
 import pytest
 from generated import files, rows, sidecars
 
-from medgan.errors import InputFault, MedganError
+from medgan.errors import InputFault
 from medgan.generate import store as stores
 from medgan.generate.batch import generate
-from medgan.generate.making import ATTEMPT_STRIDE, MAX_ATTEMPTS, Made
+from medgan.generate.making import Made
+from medgan.sampler.quality import ATTEMPT_STRIDE, MAX_ATTEMPTS
 
 COUNT = 12
 
@@ -144,8 +145,12 @@ def test_a_gate_refuses_and_another_is_made_and_logged(
 ) -> None:
     generate(seen_checkpoint, cohort_folder, tmp_path, count=COUNT, seed=5, gate=unwanted)
     log = (tmp_path / "rejections.csv").read_text().splitlines()
-    assert log[0] == "case_id,source_case,index,reason"
-    assert log[1:] == [f"{c}_sibling000{i},{c},{i},looks odd" for c in ("case01", "case02") for i in (0, 1)]
+    assert log[0] == "case_id,source_case,size,attempt,index,quality,reason,left_out"
+    assert log[1:] == [
+        f"{c}_sibling000{i},{c},{size},1,{i},,looks odd,"
+        for c, size in (("case01", "large"), ("case02", "small"))
+        for i in (0, 1)
+    ]
     changed = {name for name, content in files(tmp_path).items() if files(whole).get(name) != content and "nii" in name}
     assert {Path(name).name[:6] for name in changed} == {"case01", "case02"}
     assert sidecars(tmp_path)["case01_sibling0001"]["parameters"]["index"] == ATTEMPT_STRIDE + 1
@@ -155,6 +160,7 @@ def test_a_gate_refuses_and_another_is_made_and_logged(
     assert files(tmp_path) == before
 
 
-def test_a_gate_that_refuses_all_is_an_error(seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(MedganError, match=f"REJECTED: the quality gate refused {MAX_ATTEMPTS} attempts"):
+def test_a_gate_that_refuses_all_is_a_fault(seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path) -> None:
+    words = rf"REJECTED: all 1 volumes were refused in {MAX_ATTEMPTS} attempts each \(last: never\)"
+    with pytest.raises(InputFault, match=words):
         generate(seen_checkpoint, cohort_folder, tmp_path, count=1, gate=lambda _: "never")
