@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medgan.comparison.arms import Arm, is_check
+from medgan.comparison.arms import Arm, is_check, is_reference
 from medgan.comparison.power import metric_table, simulate_errors
 from medgan.comparison.results import RunRecord, patient_table, read_runs, run_scores
 from medgan.comparison.simulation import share, simulate_verdicts
@@ -58,8 +58,12 @@ def of_recorded(folder: Path, baseline: str, level: float | None, **settings: in
     }
     for labelled, runs in read_runs(folder).items():
         print(f"\n{labelled or 'all'} labelled\n")
-        # An arm that must equal the baseline is a check, no comparison.
-        compared = {name: of for name, of in runs.items() if not is_check(arms[name], arms[baseline])}
+        # An arm that must equal the baseline is a check, one with all labels a reference: no comparisons.
+        compared = {
+            name: of
+            for name, of in runs.items()
+            if not is_check(arms[name], arms[baseline]) and not is_reference(arms[name])
+        }
         of_block(folder, compared, baseline, level, **settings)
 
 

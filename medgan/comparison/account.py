@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medgan.comparison.arms import REFERENCE_PART
 from medgan.comparison.results import REPORT
 from medgan.tracking import Dataset
 
@@ -58,8 +59,11 @@ def heading(plan: Mapping[str, Any]) -> str:
     what = "segmentation, Dice" if plan["task"] == "segmentation" else "classification, AUC"
     folds = f" x {plan['splits']} folds" if plan["splits"] > 1 else ""
     blocks = f" x {len(plan['labelled'])} numbers of labelled cases" if len(plan["labelled"]) > 1 else ""
-    size = f"{len(plan['arms'])} arms x {compare['seeds']} seeds{folds}{blocks}"
-    return f"**Does augmentation help?** {size}; {what}; each arm against `{compare['baseline']}`."
+    references = [str(arm["name"]) for arm in plan["arms"] if REFERENCE_PART in arm["parts"]]
+    size = f"{len(plan['arms']) - len(references)} arms x {compare['seeds']} seeds{folds}{blocks}"
+    against = f"each arm against `{compare['baseline']}`"
+    ceiling = f"; reference, with all labels: {', '.join(f'`{name}`' for name in references)}" if references else ""
+    return f"**Does augmentation help?** {size}; {what}; {against}{ceiling}."
 
 
 def describe(plan: Mapping[str, Any], digest: str, rows: Sequence[Row]) -> str:

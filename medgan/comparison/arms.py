@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PARTS: tuple[str, ...] = get_args(ArmPart)
 GENERATOR_PARTS = ("gan", "identity", "random-deformation", "consensus", "random-consensus")
 TEACHER_PARTS = ("self-training", "consensus", "random-consensus")
+REFERENCE_PART = "all-labels"
 RANDOM_PARTS = ("random-deformation", "random-consensus")  # made with the generator's magnitudes
 
 
@@ -44,13 +45,16 @@ class Arm:
             - ``consensus``: the same with pseudo-labels on which the teacher's answers for siblings of the scan agree.
             - ``random-consensus``: its control, with random fields of the generator's magnitudes for siblings.
             - ``oversample``: every class is drawn equally often (classification).
+            - ``all-labels``: the annotations of all training cases that the cohort holds, also those that the block
+              takes away; a reference (:func:`is_reference`).
         generator: name of the generator, where a study has several.
         probability: share of samples that ``gan``, ``identity``, ``random-deformation`` and ``duplicate`` replace.
         strength: of every part made with a generator but ``identity``; 0 is the identity, 1 what was learned.
         transforms: further transforms by ``_target_``, see :mod:`medgan.comparison.components`.
 
     Raises:
-        ValueError: an unknown part, a part twice, ``none`` beside others, a probability or strength out of range.
+        ValueError: an unknown part, a part twice, ``none`` beside others, a teacher beside another or beside
+            ``all-labels``, a probability or strength out of range.
     """
 
     name: str
@@ -81,6 +85,14 @@ def is_check(arm: Arm, baseline: Arm) -> bool:
     rest = tuple(part for part in arm.parts if part != "identity")
     same = set(rest or ("none",)) == set(baseline.parts or ("none",))
     return "identity" in arm.parts and same and arm.transforms == baseline.transforms
+
+
+def is_reference(arm: Arm) -> bool:
+    """Return whether an arm is a ceiling: trained with annotations that the arms under comparison do not have.
+
+    It shows how much there is to gain; it is no comparison that anything is claimed of.
+    """
+    return REFERENCE_PART in arm.parts
 
 
 def parse_parts(text: str) -> tuple[str, ...]:
@@ -237,6 +249,8 @@ def _require_parts(parts: Sequence[str]) -> None:
     teachers = [part for part in parts if part in TEACHER_PARTS]
     if len(teachers) > 1:
         raise ValueError(f"an arm has one teacher, got {'+'.join(teachers)}")
+    if teachers and REFERENCE_PART in parts:
+        raise ValueError(f"with {REFERENCE_PART} nothing is left for a teacher to label, got {'+'.join(parts)}")
     if "none" in parts and len(parts) > 1:
         raise ValueError(f"none stands alone, got {'+'.join(parts)}")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from medgan.comparison.arms import Arm, parse_parts
+from medgan.comparison.arms import Arm, is_reference, parse_parts
 from medgan.config import ArmConfig, CompareConfig, Config
 from medgan.errors import InputFault
 
@@ -44,7 +44,8 @@ def expand_arms(compare: CompareConfig, name: str = "generator") -> tuple[Arm, .
         name: of the generator, where there is only one and it has none.
 
     Raises:
-        InputFault: an unknown part or generator, or a baseline that a sweep or several generators multiply.
+        InputFault: an unknown part or generator, or a baseline that a sweep or several generators multiply or that is
+            a reference.
     """
     arms: list[Arm] = []
     for entry in compare.arms:
@@ -59,6 +60,9 @@ def expand_arms(compare: CompareConfig, name: str = "generator") -> tuple[Arm, .
     if compare.baseline not in names:
         reason = f"the baseline {compare.baseline!r} is repeated for several generators or the sweep"
         raise InputFault("compare.baseline", "CONFIG_VALUE", reason, "choose an arm without a generator")
+    if is_reference(next(arm for arm in arms if arm.name == compare.baseline)):
+        reason = f"the baseline {compare.baseline!r} has labels that the other arms lack"
+        raise InputFault("compare.baseline", "CONFIG_VALUE", reason, "choose an arm without all-labels")
     return tuple(arms)
 
 

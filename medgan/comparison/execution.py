@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medgan.comparison.arms import TEACHER_PARTS, Arm, build_transform, image_mode
+from medgan.comparison.arms import TEACHER_PARTS, Arm, build_transform, image_mode, is_reference
 from medgan.comparison.design import Cell
 from medgan.comparison.downstream import OnStep, predict, score, score_logits, train_downstream
 from medgan.comparison.material import Block, Material
@@ -108,6 +108,8 @@ def _training_cases(
 ) -> tuple[list[Prepared], int, float]:
     """Return the cases to train on, how many of them, the last, a teacher has labelled, and what that teacher cost."""
     labelled = list(block.used["training"])
+    if is_reference(arm):
+        return list(block.annotated), 0, 0.0
     teaching = replace(arm, parts=tuple(part for part in arm.parts if part not in TEACHER_PARTS))
     if teaching.parts == arm.parts or not block.unlabelled:
         return labelled, 0, 0.0

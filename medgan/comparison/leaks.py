@@ -113,6 +113,28 @@ def require_same_grid(checkpoint: Checkpoint, config: Config, channels: int) -> 
         raise InputFault(checkpoint.folder, "OTHER_GRID", reason, remedy)
 
 
+def require_further_labels(
+    used: Sequence[Case], annotated: Sequence[Case], task: Task, references: Sequence[str]
+) -> None:
+    """Refuse a reference with all labels in a block that takes none away: it would be its own comparison again.
+
+    Args:
+        used: training cases that keep their annotation in the block.
+        annotated: training cases that the cohort has an annotation of.
+        task: what is annotated.
+        references: names of the arms that ask for all labels.
+
+    Raises:
+        InputFault: there are no more of the latter.
+    """
+    if len(annotated) > len(used):
+        return
+    need = "label maps" if task.kind == "segmentation" else "classes"
+    reason = f"{', '.join(references)}: the cohort holds no {need} beyond the {len(used)} that every arm trains with"
+    remedy = "leave all-labels out, or set data.labelled or compare.labelled lower"
+    raise InputFault("compare.arms", "NO_FURTHER_LABELS", reason, remedy)
+
+
 def require_enough(cases: Mapping[str, Sequence[Case]], task: Task, source: Path, batch: int) -> None:
     """Refuse a study that has too little to train or to test with.
 

@@ -11,15 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from medgan.checkpoint import Checkpoint, file_digest, library_versions
-from medgan.comparison.arms import RANDOM_PARTS, Arm
+from medgan.comparison.arms import RANDOM_PARTS, Arm, is_reference
 from medgan.comparison.components import build_components
 from medgan.comparison.design import ALL_LABELLED, Cell, blocks, expand_arms, folds
 from medgan.comparison.downstream import network_settings
-from medgan.comparison.leaks import require_enough, require_no_copies, require_no_leak, require_same_grid
+from medgan.comparison.leaks import (
+    require_enough,
+    require_further_labels,
+    require_no_copies,
+    require_no_leak,
+    require_same_grid,
+)
 from medgan.comparison.magnitudes import Magnitudes, measure_magnitudes
 from medgan.comparison.networks import build_network, require_fit
 from medgan.comparison.own_function import function_digest, load_function
-from medgan.comparison.scoring import Task
+from medgan.comparison.scoring import make_task
 from medgan.config import Config, DataConfig
 from medgan.data.cohort import Case, Cohort, open_cohort, read_cohort
 from medgan.data.loaders import Prepared, prepare, stack_images
@@ -48,11 +54,14 @@ class Block:
         split: everybody, by part.
         used: by part, the cases with the label map or class that the task needs, prepared.
         unlabelled: training cases without it, prepared.
+        annotated: training cases that the cohort has an annotation of, with it, in the order of an arm of the block in
+            which none is taken away; for references alone.
     """
 
     split: Split
     used: Mapping[str, tuple[Prepared, ...]]
     unlabelled: tuple[Prepared, ...]
+    annotated: tuple[Prepared, ...] = ()
 
 
 class Material:
@@ -99,7 +108,13 @@ class Material:
             used[part] = tuple(p for p in prepared if self._is_usable(p.case))
             if part == "training":
                 unlabelled = [p for p in prepared if not self._is_usable(p.case)]
-        return Block(split, used, tuple(unlabelled))
+        annotated = tuple(self._prepared[case.case_id] for case in self._annotated(labelled, fold))
+        return Block(split, used, tuple(unlabelled), annotated)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Names of the arms that know all labels."""
+        return tuple(name for name, arm in self.arms.items() if is_reference(arm))
 
     def sampler(self, arm: Arm, labelled: int, fold: int) -> Sampler | None:
         """Return the generator of an arm in a block; ``None`` where it needs none."""
@@ -130,8 +145,11 @@ class Material:
         arm, split = self.arms[cell.arm], self.splits[cell.labelled, cell.fold]
         sampler = self.sampler(arm, cell.labelled, cell.fold)
         settings = self.config.compare.model_dump(mode="json", include=set(OF_A_RUN))
+        # Of a reference alone: the keys of the other arms' runs stay what they were.
+        known = [self.case_digest(c) for c in self._annotated(cell.labelled, cell.fold)] if is_reference(arm) else []
         return digest_of(
             {
+                **({"all_labels": known} if known else {}),
                 "arm": {k: v for k, v in asdict(arm).items() if k not in ("name", "generator")},
                 "seed": [self.config.seed, cell.seed],
                 "settings": settings,
@@ -178,6 +196,12 @@ class Material:
 
     def _is_usable(self, case: Case) -> bool:
         return case.label is not None if self.task.kind == "segmentation" else case.class_name in self.task.class_names
+
+    def _annotated(self, labelled: int, fold: int) -> list[Case]:
+        """Return the training cases that the cohort has an annotation of, with it, whatever the block takes away."""
+        whole = {case.case_id: case for case in self.cohort.cases}
+        training = [whole[case.case_id] for case in self.splits[labelled, fold].training]
+        return [case for case in training if self._is_usable(case)]
 
     def _as(self, case: Case) -> Prepared:
         """Return a prepared case as it counts in a block: without label and class where the block takes them away."""
@@ -252,6 +276,9 @@ class Material:
             hashes = {part: [self.image_digest(case) for case in getattr(split, part)] for part in PARTS}
             points = [p for (_, n, k), p in self.checkpoints().items() if (n, k) == (labelled, fold)]
             require_no_leak(split, hashes, self.cohort.source, points, labelled)
+            if self.references:
+                used = [case for case in split.training if self._is_usable(case)]
+                require_further_labels(used, self._annotated(labelled, fold), self.task, self.references)
             for point in points:
                 self._check_choice(point, split)
 
@@ -281,27 +308,6 @@ class Material:
         if theirs.digest == point.origin.split_digest and chosen_by:
             reason = f"the generator was chosen by {len(chosen_by)} of this study's test patients"
             raise InputFault(point.folder, "LEAK", reason, "train it with the same data section as the study")
-
-
-def make_task(config: Config, cohort: Cohort) -> Task:
-    """Return what the downstream model is to find: the cohort's labels or classes.
-
-    Raises:
-        InputFault: the cohort has no structure, or fewer than two classes.
-    """
-    # Only a grid of fixed spacing has millimetres; a stretched one has its own in every case.
-    spacing = config.study_grid.spacing if config.study_grid.fit == "crop" else None
-    if config.compare.task == "classification":
-        if len(cohort.class_names) < 2:
-            reason = f"{len(cohort.class_names)} classes are known, at least 2 are needed"
-            raise InputFault(cohort.source, "NO_CLASSES", reason, "set data.class_key to the manifest's class column")
-        return Task("classification", class_names=tuple(cohort.class_names), spacing=spacing)
-    names = {value: name for value, name in cohort.label_names.items() if value != 0}
-    if not names:
-        reason = "there are no label maps, or they hold background alone"
-        raise InputFault(cohort.source, "NO_STRUCTURE", reason, "add label maps, or set compare.task=classification")
-    values = tuple(sorted(names))
-    return Task("segmentation", tuple(names[v] for v in values), values, spacing=spacing)
 
 
 def digest_of(tree: Any) -> str:

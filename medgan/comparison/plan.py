@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medgan.checkpoint import Checkpoint, make_output, write_atomically
+from medgan.comparison.arms import Arm, is_reference
 from medgan.comparison.material import PARTS, Material, digest_of, versions
 from medgan.comparison.results import PLAN, RUNS_FOLDER
 from medgan.comparison.scoring import Task
@@ -49,7 +50,7 @@ def make_plan(material: Material) -> dict[str, Any]:
         "classes": list(task.class_names) if task.kind == "classification" else [],
         "spacing": None if task.spacing is None else list(task.spacing),
         "compare": compare.model_dump(mode="json", exclude={"checkpoint", "generators", "test", "arms"}),
-        "arms": [{**_plain(asdict(arm)), "exploratory": False} for arm in material.arms.values()],
+        "arms": [{**_arm(arm, material), "exploratory": False} for arm in material.arms.values()],
         "labelled": sorted({labelled for labelled, _ in material.splits}),
         "folds": config.data.folds,
         "splits": compare.splits,
@@ -143,6 +144,18 @@ def _amended(plan: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]
 def _plain(tree: Any) -> Any:
     """Return JSON values: a plan that was read back must equal the one that was written."""
     return json.loads(json.dumps(tree))
+
+
+def _arm(arm: Arm, material: Material) -> dict[str, Any]:
+    """Return an arm; a reference with how many cases it is trained on, in the order of ``cohort_folds``.
+
+    With the arm and not with the cohort: it may be added to a frozen plan, whose cohort may not change.
+    """
+    tree: dict[str, Any] = _plain(asdict(arm))
+    if is_reference(arm):
+        blocks = [material.block(*where) for where in material.splits]
+        tree["annotated_cases"] = [len(block.annotated) for block in blocks]
+    return tree
 
 
 def _generator(name: str, labelled: int, fold: int, checkpoint: Checkpoint) -> dict[str, Any]:

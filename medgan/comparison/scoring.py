@@ -1,4 +1,4 @@
-"""Figures of single cases, by MONAI's metrics, and the headline made of them."""
+"""The task, figures of single cases by MONAI's metrics, and the headline made of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from medgan.comparison.results import RunRecord, Score, Split, patient_table, run_scores
 from medgan.comparison.statistics import weighted_auc, weighted_balanced_accuracy
-from medgan.data.cohort import Case
+from medgan.config import Config
+from medgan.data.cohort import Case, Cohort
+from medgan.errors import InputFault
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,27 @@ class Task:
         for index, value in enumerate(self.label_values, start=1):
             compact[label == value] = index
         return compact
+
+
+def make_task(config: Config, cohort: Cohort) -> Task:
+    """Return what the downstream model is to find: the cohort's labels or classes.
+
+    Raises:
+        InputFault: the cohort has no structure, or fewer than two classes.
+    """
+    # Only a grid of fixed spacing has millimetres; a stretched one has its own in every case.
+    spacing = config.study_grid.spacing if config.study_grid.fit == "crop" else None
+    if config.compare.task == "classification":
+        if len(cohort.class_names) < 2:
+            reason = f"{len(cohort.class_names)} classes are known, at least 2 are needed"
+            raise InputFault(cohort.source, "NO_CLASSES", reason, "set data.class_key to the manifest's class column")
+        return Task("classification", class_names=tuple(cohort.class_names), spacing=spacing)
+    names = {value: name for value, name in cohort.label_names.items() if value != 0}
+    if not names:
+        reason = "there are no label maps, or they hold background alone"
+        raise InputFault(cohort.source, "NO_STRUCTURE", reason, "add label maps, or set compare.task=classification")
+    values = tuple(sorted(names))
+    return Task("segmentation", tuple(names[v] for v in values), values, spacing=spacing)
 
 
 def segmentation_scores(

@@ -33,7 +33,7 @@ from medgan.comparison.results import (
     write_results,
     write_table,
 )
-from medgan.comparison.summary import COLUMNS, Question, SummaryRow, summarise
+from medgan.comparison.summary import COLUMNS, REFERENCE, Question, SummaryRow, summarise
 from medgan.config import Config
 from medgan.errors import TrainingFailure
 from medgan.tracking import Tracker, open_tracker
@@ -90,8 +90,9 @@ def compare(
     digest, plan = freeze(make_plan(material), output)
     tracker = open_tracker(config.tracking) if tracker is None else tracker
     cells = all_cells(config, list(material.arms.values()))
-    added = sum(arm["exploratory"] for arm in plan["arms"])
-    _warn_of_few_seeds(config, len(material.arms) - 1 - len(_checks(material)) - added)
+    added = {arm["name"] for arm in plan["arms"] if arm["exploratory"]}
+    compared = set(material.arms) - {config.compare.baseline, *material.references} - _checks(material) - added
+    _warn_of_few_seeds(config, len(compared))
     with StudyRecorder(tracker, plan, digest) as recorder:
         records, failed, reused = _run_all(material, cells, output, recorder, engine, workers)
         runs = _arranged(records, list(material.arms))
@@ -120,7 +121,7 @@ def describe(config: Config, *, workers: int | None = None) -> str:
     plan = make_plan(material)
     lines = [
         f"{config.name}: {plan['task']}, {plan['metric']}, baseline {config.compare.baseline}",
-        *(f"  arm {arm.name}" for arm in material.arms.values()),
+        *(f"  arm {name}{f' ({REFERENCE})' if name in material.references else ''}" for name in material.arms),
         "  " + ", ".join(f"{part} {n['used_cases']} of {n['cases']} cases" for part, n in plan["cohort"].items()),
         f"  numbers of labelled {len(plan['labelled'])}, splits {config.compare.splits}, seeds {config.compare.seeds}: "
         f"{len(cells)} runs of {config.compare.steps} steps, {number} at a time",
@@ -282,6 +283,7 @@ def _summarise(material: Material, runs: Runs, plan: Mapping[str, Any]) -> list[
             ratio,
             exploratory,
             _checks(material),
+            frozenset(material.references),
         )
         rows += summarise(of_arms, question)
     return rows

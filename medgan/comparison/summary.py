@@ -30,6 +30,8 @@ from medgan.seeding import numpy_generator
 Runs = Mapping[str, Sequence[RunRecord]]
 SAME, NOT_SAME = "identical", "NOT IDENTICAL"
 """Verdicts of a check: every figure of every patient equals the baseline's, or not."""
+REFERENCE = "reference: all labels"
+"""What stands in the verdict's place of an arm with all labels: a ceiling, of which nothing is claimed."""
 NOTHING = Interval(math.nan, math.nan, math.nan)
 
 
@@ -44,11 +46,13 @@ class SummaryRow:
         structure: one structure or class; empty for all together.
         mean, low, high: with the 95 % interval.
         difference, difference_low, difference_high: to the baseline, paired.
-        p: exact sign-flip over seeds; in cross-validation the corrected t-test of Nadeau and Bengio over folds.
+        p: exact sign-flip over seeds; in cross-validation the corrected t-test of Nadeau and Bengio over folds. A
+            reference is not tested and has no p.
         p_holm: ``p`` adjusted for the number of arms.
         p_wilcoxon: over patients, secondary.
         p_corrected: Nadeau and Bengio's, where there are folds.
-        verdict: in words, of the primary metric of the test; of a check :data:`SAME` or :data:`NOT_SAME`.
+        verdict: in words, of the primary metric of the test; of a check :data:`SAME` or :data:`NOT_SAME`, of a
+            reference :data:`REFERENCE`.
         replicates: seeds, or seeds × folds.
         patients: tested.
         missing: case × structure figures that no mean includes, because the truth lacks the structure.
@@ -105,6 +109,7 @@ class Question:
         test_to_train: test patients over training patients, for Nadeau and Bengio.
         exploratory: arms added after the plan was frozen.
         checks: arms that must equal the baseline (:func:`~medgan.comparison.arms.is_check`).
+        references: arms with all labels (:func:`~medgan.comparison.arms.is_reference`).
     """
 
     task: Task
@@ -114,14 +119,16 @@ class Question:
     test_to_train: float
     exploratory: frozenset[str] = frozenset()
     checks: frozenset[str] = frozenset()
+    references: frozenset[str] = frozenset()
 
     def family(self, arm: str, arms: Collection[str]) -> tuple[str, ...]:
         """Return the comparisons that an arm's figures are adjusted for, the arm's own among them.
 
         Arms of the frozen plan are adjusted for each other: what is added later cannot take a finding away from them.
-        An added one is adjusted for all. Checks claim nothing and are in no family.
+        An added one is adjusted for all. Checks and references claim nothing and are in no family.
         """
-        left_out = {self.baseline, *self.checks} | (set() if arm in self.exploratory else self.exploratory)
+        later = set() if arm in self.exploratory else self.exploratory
+        left_out = {self.baseline, *self.checks, *self.references, *later}
         return tuple(other for other in arms if other not in left_out)
 
     @property
@@ -166,15 +173,15 @@ def _rows(runs: Runs, question: Question, split: str, metric: str, structure: st
             pairs = _paired(records, runs.get(question.baseline, ()))
             if pairs[0]:
                 family = question.family(arm, runs)
-                row = figure.compared(
-                    row, *pairs, power=primary and arm not in question.checks, comparisons=len(family)
-                )
+                row = figure.compared(row, *pairs, power=primary and arm in family, comparisons=len(family))
+                if arm in question.references:
+                    row = replace(row, p=math.nan, p_corrected=math.nan, p_wilcoxon=math.nan)
         rows[arm] = row
     adjusted = {arm: _adjusted(arm, rows, question) for arm in rows}
     higher = METRICS[question.task.kind][metric]
     for arm, row in rows.items():
-        words = ""
-        if primary and arm != question.baseline and math.isfinite(row.difference):
+        words = REFERENCE if primary and arm in question.references else ""
+        if primary and not words and arm != question.baseline and math.isfinite(row.difference):
             pairs = _paired(runs[arm], runs[question.baseline])
             if arm in question.checks:
                 words = SAME if figure.equal(*pairs) else NOT_SAME

@@ -55,6 +55,7 @@ def test_parts_are_read_in_the_order_written() -> None:
         ("none+gan", "none stands alone"),
         ("gan+gan", "each part once"),
         ("self-training+consensus", "one teacher"),
+        ("all-labels+self-training", "nothing is left for a teacher"),
     ],
 )
 def test_parts_that_are_none_are_refused(text: str, word: str) -> None:

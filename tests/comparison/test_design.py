@@ -58,6 +58,8 @@ def test_an_arm_of_its_own_name_has_its_own_settings() -> None:
             "say which generator of a, b",
         ),
         ({"arms": ["classical", "none+gan"]}, "none"),
+        ({"arms": ["classical+all-labels"], "baseline": "classical+all-labels"}, "labels that the other arms lack"),
+        ({"arms": ["classical", "all-labels+consensus"]}, "nothing is left for a teacher"),
     ],
 )
 def test_what_is_no_arm_is_refused_with_the_reason(compare: dict[str, Any], reason: str) -> None:

@@ -85,6 +85,17 @@ def test_detectable_difference_in_words() -> None:
     assert words.detectable([replace(ROW, detectable=math.nan)]) == ""
 
 
+def test_a_reference_is_called_one_and_is_no_part_of_the_headline() -> None:
+    gain = words.finding(ROW, PLAN)
+    for later in (False, True):
+        row = replace(ROW, arm="all", verdict="reference: all labels", p_holm=math.nan, exploratory=later)
+        ceiling = words.finding(row, PLAN)
+        assert (ceiling.kind, ceiling.verdict) == ("reference", "reference: all labels")
+        assert "ceiling, not a comparison" in ceiling.meaning
+        assert words.headline([gain, ceiling], "b") == words.headline([gain], "b")
+        assert words.headline([ceiling], "b").startswith("Only the baseline and the reference “all” were run")
+
+
 def test_headline_counts_arms() -> None:
     gain, none = words.finding(ROW, PLAN), words.finding(replace(ROW, arm="x", verdict="no gain shown"), PLAN)
     assert words.headline([gain, none], "b") == "Gain shown for “gan” compared with b. No gain shown for the other one."

@@ -184,6 +184,54 @@ def test_an_arm_added_later_is_exploratory_and_the_others_stay(
     assert [arm["exploratory"] for arm in frozen["plan"]["arms"]] == [False, False, True]
 
 
+def test_a_reference_is_trained_with_all_labels_and_changes_nothing_else(
+    finished: study.StudyResult, config: Callable[..., Config], tmp_path: Path
+) -> None:
+    few = {"labelled": 2}
+    before = compare(config(few), tmp_path / "out", NoTracker())
+    rows = {name: read_table(before.output / name) for name in ("results.csv", "summary.csv")}
+    arms = ["none", "classical", "classical+all-labels"]
+    after = compare(config(few, arms=arms), before.output, NoTracker())
+    assert after.reused == 4
+    for name, earlier in rows.items():
+        kept = [row for row in read_table(after.output / name) if row["arm"] != "classical+all-labels"]
+        assert kept == earlier
+    # With every annotation it is the classical arm of the study that takes none away, to the last digit.
+    ceiling, whole = after.runs[2]["classical+all-labels"], finished.runs[0]["classical"]
+    assert [r.scores for r in ceiling] == [r.scores for r in whole]
+    assert [r.scores for r in ceiling] != [r.scores for r in after.runs[2]["classical"]]
+    (row,) = [r for r in after.summary if (r.arm, r.metric, r.structure) == ("classical+all-labels", "dice", "")]
+    assert row.verdict == "reference: all labels"
+    plan = json.loads((after.output / "plan.json").read_text())["plan"]
+    assert [arm.get("annotated_cases") for arm in plan["arms"]] == [None, None, [7]]
+    page = (after.output / "report.md").read_text()
+    assert "trained with the annotations of all 7 annotated training cases" in page
+    assert "2 arms were compared" in page
+
+
+def test_a_reference_in_classification_and_folds(config: Callable[..., Config], tmp_path: Path) -> None:
+    settings = config(
+        {"class_key": "kind", "folds": 3}, arms=["classical", "all-labels"], task="classification", labelled=[4, 5],
+        splits=2, seeds=1, steps=2,
+    )  # fmt: skip
+    result = compare(settings, tmp_path / "out", NoTracker())
+    plan = json.loads((tmp_path / "out" / "plan.json").read_text())["plan"]
+    numbers = [part["training"]["used_cases"] for part in plan["cohort_folds"]]
+    assert numbers == [4, 4, 5, 5]
+    assert all(annotated > 5 for annotated in plan["arms"][1]["annotated_cases"])
+    for n in (4, 5):
+        # Whatever the block takes away, the reference has it.
+        assert [r.scores for r in result.runs[n]["all-labels"]] == [r.scores for r in result.runs[4]["all-labels"]]
+
+
+def test_a_reference_without_further_labels_is_refused(config: Callable[..., Config], tmp_path: Path) -> None:
+    arms = ["classical", "classical+all-labels"]
+    for data, compared in (({}, {}), ({"labelled": 7}, {}), ({}, {"labelled": [2, 7]})):
+        with pytest.raises(InputFault, match=r"NO_FURTHER_LABELS.*beyond the 7 that every arm"):
+            compare(config(data, arms=arms, **compared), tmp_path / "out", NoTracker())
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_plan_changed_by_hand_is_noticed(
     finished: study.StudyResult, config: Callable[..., Config], tmp_path: Path
 ) -> None:

@@ -81,6 +81,21 @@ def test_a_check_is_identical_or_not_and_takes_nothing_from_the_comparisons() ->
     assert judged(runs, checks=frozenset({"same"}))["same"].verdict == "NOT IDENTICAL"
 
 
+def test_a_reference_is_no_comparison_and_takes_nothing_from_the_others() -> None:
+    runs = study(0.03)
+    alone = judged(runs)["gan"]
+    runs["all"] = [replace(r, arm="all") for r in study(0.09)["gan"]]
+    assert judged(runs)["all"].verdict == "gain"  # what it would be called as an arm like the others
+    later: dict[str, frozenset[str]]
+    for later in ({}, {"exploratory": frozenset({"all"})}, {"exploratory": frozenset({"gan"})}):
+        found = judged(runs, references=frozenset({"all"}), **later)
+        assert found["all"].verdict == "reference: all labels"
+        assert found["all"].difference == pytest.approx(0.09, abs=0.003)
+        assert all(math.isnan(getattr(found["all"], p)) for p in ("p", "p_holm", "p_corrected", "p_wilcoxon"))
+        assert math.isnan(found["all"].detectable)
+        assert replace(found["gan"], exploratory=False) == alone
+
+
 def test_an_arm_added_later_takes_nothing_from_the_plan_and_is_adjusted_for_all() -> None:
     runs = study(0.03)
     alone = judged(runs)["gan"]

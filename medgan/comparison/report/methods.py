@@ -101,7 +101,7 @@ def _preprocessing(plan: Mapping[str, Any]) -> str:
 
 
 def _arms(study: FinishedStudy) -> str:
-    words = []
+    words, references = [], []
     for arm in study.plan["arms"]:
         parts = listed([PARTS.get(part, part) for part in arm["parts"]]) or PARTS["none"]
         extra = []
@@ -115,10 +115,20 @@ def _arms(study: FinishedStudy) -> str:
             names = [str(t.get("_target_", t)) if isinstance(t, Mapping) else str(t) for t in arm["transforms"]]
             extra.append(f"further transforms {listed(names)}")
         role = ", baseline" if arm["name"] == study.baseline else ""
-        words.append(f"{arm['name']}{role} ({parts}{'; ' + ', '.join(extra) if extra else ''})")
+        named = f"{arm['name']}{role} ({parts}{'; ' + ', '.join(extra) if extra else ''})"
+        if "all-labels" in arm["parts"]:
+            cases = _range([int(count) for count in arm["annotated_cases"]])
+            references.append(f"{named}, trained with the annotations of all {cases} annotated training cases")
+        else:
+            words.append(named)
+    reference = (
+        f" As a reference, a ceiling that is not compared and in no adjustment: {'; '.join(references)}."
+        if references
+        else ""
+    )
     return (
-        f"{plural(len(words), 'arm was', 'arms were')} compared: {'; '.join(words)}. Augmentation changed training "
-        "samples only, on the fly; validation and test cases were never augmented."
+        f"{plural(len(words), 'arm was', 'arms were')} compared: {'; '.join(words)}.{reference} Augmentation changed "
+        "training samples only, on the fly; validation and test cases were never augmented."
     )
 
 

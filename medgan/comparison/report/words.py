@@ -9,7 +9,7 @@ from typing import Any
 
 from medgan.comparison.report.finished import FinishedStudy
 from medgan.comparison.statistics import SEEDS_FOR_A_VERDICT
-from medgan.comparison.summary import NOT_SAME, SAME, SummaryRow
+from medgan.comparison.summary import NOT_SAME, REFERENCE, SAME, SummaryRow
 
 MINUS, UNKNOWN, TIMES = "\u2212", "\u2013", " \u00d7 "
 # What must not be torn apart at the end of a line.
@@ -39,6 +39,14 @@ PARTS: Mapping[str, str] = {
     "random-consensus": "the same with randomly deformed copies for siblings (control: no learning)",
     "self-training": "pseudo-labels on the unlabelled training scans (control: no generator)",
     "oversample": "each class drawn equally often",
+    "all-labels": "the annotations of all annotated training cases (reference)",
+}
+# What the verdict means of an arm that is no comparison.
+NO_COMPARISON: Mapping[str, str] = {
+    SAME: "A check of the study's machinery: at strength 0 every figure of every patient is the baseline's own.",
+    NOT_SAME: "At strength 0 nothing may change, yet figures differ: do not trust this study before it is known why.",
+    REFERENCE: "A ceiling, not a comparison: it was trained with annotations that the other arms do not have. It shows "
+    "how much there is to gain; nothing is claimed of its difference.",
 }
 NOT_ANONYMOUS = (
     "Each output is a transformed scan of one patient; treat it as that patient's data; it is not anonymous."
@@ -51,7 +59,7 @@ class Finding:
 
     Attributes:
         arm: its name.
-        kind: ``gain``, ``loss``, ``none`` or ``exploratory``.
+        kind: ``gain``, ``loss``, ``none``, ``exploratory`` or ``reference``.
         verdict: in words.
         numbers: mean, difference, interval, p.
         meaning: why the verdict is what it is, and what it does not say.
@@ -161,6 +169,8 @@ def finding(row: SummaryRow, plan: Mapping[str, Any]) -> Finding:
 
 
 def _kind(row: SummaryRow) -> str:
+    if row.verdict == REFERENCE:
+        return "reference"
     if row.verdict in (SAME, NOT_SAME):
         return "none" if row.verdict == SAME else "loss"
     if row.exploratory or "exploratory" in row.verdict:
@@ -170,10 +180,8 @@ def _kind(row: SummaryRow) -> str:
 
 def _meaning(row: SummaryRow, plan: Mapping[str, Any], kind: str) -> list[str]:
     metric, margin = row.metric, float(plan["compare"]["margin"])
-    if row.verdict == SAME:
-        return ["A check of the study's machinery: at strength 0 every figure of every patient is the baseline's own."]
-    if row.verdict == NOT_SAME:
-        return ["At strength 0 nothing may change, yet figures differ: do not trust this study before it is known why."]
+    if row.verdict in NO_COMPARISON:
+        return [NO_COMPARISON[row.verdict]]
     if kind == "exploratory":
         few = row.replicates < SEEDS_FOR_A_VERDICT
         why = (
@@ -227,9 +235,12 @@ def detectable(rows: Sequence[SummaryRow]) -> str:
 
 
 def headline(findings: Sequence[Finding], baseline: str) -> str:
-    """The verdict of one block in one sentence."""
+    """The verdict of one block in one sentence; references are no part of it."""
+    references = [f"“{f.arm}”" for f in findings if f.kind == "reference"]
+    findings = [f for f in findings if f.kind != "reference"]
     if not findings:
-        return "Only the baseline was run, so there is nothing to compare it with."
+        run = f"the baseline and the reference {listed(references)} were" if references else "the baseline was"
+        return f"Only {run} run, so there is nothing to compare it with."
     against = f"compared with {baseline}"
     kinds = [f.kind for f in findings]
     if set(kinds) == {"exploratory"}:
