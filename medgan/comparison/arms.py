@@ -25,6 +25,8 @@ PARTS: tuple[str, ...] = get_args(ArmPart)
 GENERATOR_PARTS = ("gan", "identity", "random-deformation", "consensus", "random-consensus")
 TEACHER_PARTS = ("self-training", "consensus", "random-consensus")
 RANDOM_PARTS = ("random-deformation", "random-consensus")  # made with the generator's magnitudes
+AUGMENTATION_THREADS = 1
+"""On volumes this small, threads that wait for each other cost up to 30 times the work."""
 
 
 @dataclass(frozen=True)
