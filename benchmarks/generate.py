@@ -22,9 +22,9 @@ from medgan.config import parse_config
 from medgan.generate.batch import generate
 from medgan.generate.engines import default_workers, run_orders
 from medgan.generate.job import Job, Workshop, claim, open_job
-from medgan.generate.making import single_threaded
 from medgan.generate.pipeline import Pipeline
 from medgan.models.generator import Generator
+from medgan.threads import torch_threads
 
 SOURCES = 4
 
@@ -56,7 +56,7 @@ def only_compute(workshop: Workshop, workers: int) -> float:
     there = [0]
     items = list(workshop.missing(0, len(workshop.plan), there))
     start = time.perf_counter()
-    with single_threaded():
+    with torch_threads(1):
         for _ in Pipeline(workers).run(items, workshop.make, lambda _: None):
             pass
     return len(items) / (time.perf_counter() - start)
@@ -64,7 +64,7 @@ def only_compute(workshop: Workshop, workers: int) -> float:
 
 def only_write(workshop: Workshop, workers: int) -> float:
     there = [0]
-    with single_threaded():
+    with torch_threads(1):
         made = [workshop.make(item) for item in workshop.missing(0, SOURCES, there)]
     orders = list(workshop.plan)
     items = [(made[i % len(made)], order) for i, order in enumerate(orders)]

@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from medgan.atomic import atomic_file
 from medgan.config import Config, parse_config
 from medgan.data.preprocess import Preprocessing
 from medgan.errors import InputFault
@@ -96,16 +97,15 @@ def file_digest(path: Path) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name in the same folder, flush to the disk, rename: never a half file under ``path``."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write a file of an output folder whole or not at all.
+
+    Raises:
+        InputFault: the folder has no room or cannot be written.
+    """
     try:
-        with temporary.open("wb") as stream:
+        with atomic_file(path) as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise InputFault(
             path.parent,
             "NOT_WRITABLE",

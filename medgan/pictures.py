@@ -6,7 +6,6 @@ volume that is much thinner along R or A is seen along that axis instead.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from medgan.atomic import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -230,18 +231,11 @@ def contact_sheet(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG: to a temporary name in the same folder, then renamed, so that no half a picture is ever seen."""
+    """Write a PNG; no half a picture is ever seen."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            figure.savefig(file, format="png", metadata={"Software": None})  # the same figure, the same bytes
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", metadata={"Software": None})  # the same figure, the same bytes
 
 
 def _panels(rows: int, columns: int, wide: float = 1.0) -> tuple[Figure, list[list[Any]]]:

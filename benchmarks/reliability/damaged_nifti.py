@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from material import real_volumes
-from report import ended, started
+from report import ended, seeded
 
 from medgan.data.nifti import read_nifti
 from medgan.data.volume import Volume
@@ -105,10 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=10_000, help="damaged files to try")
     parser.add_argument("--sources", type=int, default=40, help="real files they are made from")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    started(__file__)
-    rng = np.random.default_rng(arguments.seed)
+    arguments, rng = seeded(parser)
     tally: dict[str, Counter[str]] = {name: Counter() for name, _, _ in KINDS}
     weights = np.array([share for _, _, share in KINDS], float)
     with tempfile.TemporaryDirectory() as name:

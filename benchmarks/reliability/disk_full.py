@@ -17,11 +17,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-import torch
 from killed import finished, forked, loads
 from material import small_training
-from report import ended, started
+from report import ended, quiet, seeded
 
 from medgan.checkpoint import WEIGHTS, file_digest
 from medgan.errors import InputFault
@@ -68,12 +66,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--writes", type=int, default=200)
     parser.add_argument("--folder", type=Path, help="a small tmpfs to fill, instead of a limit a file")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    started(__file__)
-    os.environ["MEDGAN_QUIET"] = "1"
-    torch.set_num_threads(1)
-    rng = np.random.default_rng(arguments.seed)
+    arguments, rng = seeded(parser)
+    quiet()
     tally: Counter[str] = Counter()
     lost = different = 0
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory(dir=arguments.folder) as place:

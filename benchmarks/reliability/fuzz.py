@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from material import REALDATA, real_volumes, small_training
-from report import ended, started
+from report import ended, seeded
 
 from medgan.config import load_config
 from medgan.data.cohort import read_cohort
@@ -129,10 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    started(__file__)
-    rng = np.random.default_rng(arguments.seed)
+    arguments, rng = seeded(parser)
     tally: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         make = TARGETS[arguments.target](Path(name), rng)

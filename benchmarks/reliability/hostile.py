@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from material import small_training
-from report import ended, started
+from report import ended, seeded
 from safetensors.torch import load_file, save
 
 from medgan.checkpoint import RECORD, WEIGHTS, Origin, load_checkpoint, save_checkpoint
@@ -165,10 +165,7 @@ def refusal(call: Callable[[], object]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tries", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    started(__file__)
-    rng = np.random.default_rng(arguments.seed)
+    arguments, rng = seeded(parser)
     tally: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         os.chdir(name)

@@ -16,10 +16,8 @@ import time
 import traceback
 from pathlib import Path
 
-import numpy as np
-import torch
 from material import small_training
-from report import ended, started
+from report import ended, quiet, seeded
 
 from medgan.checkpoint import RECORD, WEIGHTS, file_digest, load_checkpoint
 from medgan.config import Config
@@ -49,12 +47,8 @@ def finished(child: int) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    started(__file__)
-    os.environ["MEDGAN_QUIET"] = "1"
-    torch.set_num_threads(1)
-    rng = np.random.default_rng(arguments.seed)
+    arguments, rng = seeded(parser)
+    quiet()
     resumed = identical = broken = too_late = 0
     with tempfile.TemporaryDirectory() as name:
         config = small_training(Path(name) / "cohort")

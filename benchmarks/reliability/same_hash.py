@@ -7,7 +7,6 @@ interrupted (``killed.py`` does that at random moments).
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from material import small_training
 from monai.data import DataLoader, Dataset
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
-from report import ended, started
+from report import ended, quiet, started
 
 from medgan.checkpoint import Origin, save_checkpoint
 from medgan.generate.batch import generate
@@ -47,8 +46,7 @@ def folder_hash(folder: Path) -> str:
 
 def main() -> None:
     started(__file__)
-    os.environ["MEDGAN_QUIET"] = "1"
-    torch.set_num_threads(1)
+    quiet()
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         config = small_training(home / "cohort")

@@ -26,6 +26,8 @@ GENERATOR_PARTS = ("gan", "identity", "random-deformation", "consensus", "random
 TEACHER_PARTS = ("self-training", "consensus", "random-consensus")
 REFERENCE_PART = "all-labels"
 RANDOM_PARTS = ("random-deformation", "random-consensus")  # made with the generator's magnitudes
+AUGMENTATION_THREADS = 1
+"""On volumes this small, threads that wait for each other cost up to 30 times the work."""
 
 
 @dataclass(frozen=True)

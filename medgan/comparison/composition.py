@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,17 +101,6 @@ class TorchIOd(RandomizableTransform, MapTransform):
         for key in self.keys:
             sample[key] = out[str(key)].data.to(sample[key].dtype)
         return sample
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Augment on one thread: on volumes this small, threads that wait for each other cost up to 30 times the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def plain(value: Any) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medgan.comparison.arms import Arm, choose_indices
+from medgan.comparison.arms import AUGMENTATION_THREADS, Arm, choose_indices
 from medgan.comparison.networks import NetworkSettings, build_network
 from medgan.comparison.results import CurvePoint, Score, Split
 from medgan.comparison.scoring import Task, classification_scores, headline, segmentation_scores
@@ -20,6 +20,7 @@ from medgan.config import CompareConfig
 from medgan.data.loaders import Prepared
 from medgan.errors import TrainingFailure
 from medgan.seeding import derive_seed
+from medgan.threads import torch_threads
 
 OnStep = Callable[[int, Mapping[str, float]], None]
 WEIGHT_DECAY = 1e-4
@@ -70,8 +71,6 @@ def train_downstream(
     Raises:
         TrainingFailure: the loss became NaN or infinite.
     """
-    from medgan.comparison.composition import one_thread
-
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     channels, *shape = training[0].image.shape
     network = build_network(task, channels, network_settings(settings), seed, (shape[0], shape[1], shape[2]))
@@ -96,7 +95,7 @@ def train_downstream(
             started = time.perf_counter()
             network.train()
             chosen = choose_indices(arm, seed, step - 1, classes, settings.batch, pseudo, settings.pseudo_share)
-            with one_thread():
+            with torch_threads(AUGMENTATION_THREADS):
                 augmented = [transform(dict(samples[i])) for i in chosen]
             images, targets = _collate(augmented, device)
             optimiser.zero_grad(set_to_none=True)

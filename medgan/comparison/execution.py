@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +22,7 @@ from medgan.comparison.self_training import Predict, consensus_predictions, plai
 from medgan.data.loaders import Prepared
 from medgan.sampler import Recipe
 from medgan.seeding import derive_seed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from medgan.threads import torch_threads
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +55,7 @@ def execute(material: Material, cell: Cell, key: str, on_step: OnStep | None = N
     arm, block = material.arms[cell.arm], material.block(cell.labelled, cell.fold)
     seed = derive_seed(config.seed, "compare", cell.seed)
     pictured = config.compare.pictures and task.kind == "segmentation" and cell.seed == 0 and cell.fold == 0
-    with threads(config.compare.threads):
+    with torch_threads(config.compare.threads):  # the same number on every machine: it decides the last digits
         training, pseudo, teacher_seconds = _training_cases(material, arm, block, cell, seed)
         transform = _transform(material, arm, cell)
         held_out = {"test": block.used["test"], "external": material.external}
@@ -79,17 +76,6 @@ def execute(material: Material, cell: Cell, key: str, on_step: OnStep | None = N
         headline(scores, task, "test"), curve, tuple(scores),
     )  # fmt: skip
     return Outcome(record, np.concatenate(maps) if pictured and maps else None)
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Compute with so many threads: they decide the last digits, so a run has its own number wherever it happens."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _transform(material: Material, arm: Arm, cell: Cell) -> Any:

@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from medgan.comparison.arms import Arm, choose_indices
+from medgan.comparison.arms import AUGMENTATION_THREADS, Arm, choose_indices
 from medgan.comparison.scoring import Task
 from medgan.data.loaders import Prepared
 from medgan.errors import InputFault
 from medgan.seeding import derive_seed
+from medgan.threads import torch_threads
 
 TrainFunction = Callable[..., Mapping[str, Sequence[Any]]]
 CONTRACT = "see docs/own_model.py for what it is given and must give back"
@@ -101,14 +102,12 @@ class TrainingSamples(IterableDataset[dict[str, Any]]):
 
     def epoch(self, number: int) -> Iterator[dict[str, Any]]:
         """Go through epoch ``number``, from 0."""
-        from medgan.comparison.composition import one_thread
-
         alike = self._task.kind == "segmentation"
         classes = [0 if alike else case.class_index for case in self._cases]
         chosen = choose_indices(self._arm, self._seed, number, classes, len(self._cases), self._pseudo, self._share)
         for place, index in enumerate(chosen):
             seed = derive_seed(self._seed, "augment", number, place) % 2**32
-            with one_thread():
+            with torch_threads(AUGMENTATION_THREADS):
                 self._transform.set_random_state(seed)
                 sample = self._transform(
                     {**_sample(self._cases[index], self._task), "class": self._cases[index].case.class_name}

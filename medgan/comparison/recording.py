@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from medgan.checkpoint import Checkpoint
 from medgan.comparison.account import Row, champion_of, datasets, describe, heading, plan_params, verdict_line
+from medgan.comparison.design import Cell
 from medgan.comparison.results import PLAN, REPORT, SUMMARY, CurvePoint, read_table
 from medgan.serving import register_generator
 from medgan.tracking import Run, Tracker
@@ -23,30 +24,6 @@ REPORTS = (PLAN, SUMMARY, REPORT, "report.md")
 # What a reader of the table wants to see without scrolling.
 FIRST_COLUMNS = ("arm", "metric", "mean", "difference", "verdict", "labelled", "split", "structure")
 CHAMPION, CHALLENGER = "champion", "challenger"
-
-
-class Cell(Protocol):
-    """Coordinates of one downstream training."""
-
-    @property
-    def arm(self) -> str:
-        """Name of the arm."""
-        ...
-
-    @property
-    def labelled(self) -> int:
-        """Training cases with label or class in this block of the learning curve, 0 for all."""
-        ...
-
-    @property
-    def fold(self) -> int:
-        """Number of the split, 0 with a fixed one."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Number of the paired seed."""
-        ...
 
 
 class CellRecorder:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medgan.atomic import atomic_file
 from medgan.data.anatomy import FIELD_OF_VIEW_MM, Array, Modes, Shape, Template, grid, load_template, smooth_noise
 from medgan.data.nifti import write_nifti
 from medgan.data.volume import Volume
@@ -185,6 +186,5 @@ def _draw_lesions(white: NDArray[np.bool_], affine: Array, rng: np.random.Genera
 
 
 def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with atomic_file(path) as file:
+        file.write(text.encode())

@@ -19,6 +19,7 @@ from medgan.data.loaders import Prepared
 from medgan.errors import TrainingFailure
 from medgan.evaluation.intervals import Array
 from medgan.models.resampling import resample, small_affine
+from medgan.models.task_networks import task_network
 from medgan.progress import track
 from medgan.seeding import derive_seed, torch_generator
 
@@ -83,7 +84,7 @@ class Verdicts:
 
 
 def fit_judge(task: Task, cases: Sequence[Prepared], *, steps: int, seed: int, description: str) -> nn.Module:
-    """Fit a MONAI network to real cases: a residual U-Net of three levels, or a DenseNet of three blocks.
+    """Fit a small network, of :func:`~medgan.models.task_networks.task_network`, to real cases.
 
     Args:
         task: what to ask.
@@ -101,7 +102,8 @@ def fit_judge(task: Task, cases: Sequence[Prepared], *, steps: int, seed: int, d
     weights = torch.from_numpy(1.0 / np.bincount(classes)[classes])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "init"))
-        network = _network(task, cases[0].image.shape[0])
+        outputs = len(task.names) + (task.kind == "segmentation")  # and background
+        network = task_network(task.kind, cases[0].image.shape[0], outputs, WIDTH)
         loss_of = _loss(task)
         optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -157,29 +159,6 @@ def case_means(scores: Array) -> Array:
     found = np.isfinite(scores)
     total, count = np.where(found, scores, 0.0).sum(axis=-1), found.sum(axis=-1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _network(task: Task, channels: int) -> nn.Module:
-    from monai.networks.nets import DenseNet, UNet
-
-    if task.kind == "segmentation":
-        return UNet(  # type: ignore[no-any-return]
-            spatial_dims=3,
-            in_channels=channels,
-            out_channels=len(task.names) + 1,
-            channels=(WIDTH, 2 * WIDTH, 4 * WIDTH),
-            strides=(2, 2),
-            num_res_units=2,
-            norm="INSTANCE",
-        )
-    return DenseNet(  # type: ignore[no-any-return]
-        spatial_dims=3,
-        in_channels=channels,
-        out_channels=len(task.names),
-        init_features=2 * WIDTH,
-        growth_rate=WIDTH,
-        block_config=(2, 2, 2),
-    )
 
 
 def _loss(task: Task) -> Any:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from medgan.errors import InputFault, MedganError
 from medgan.generate.job import Job, Workshop, open_job
-from medgan.generate.making import Gate, single_threaded
+from medgan.generate.making import Gate
 from medgan.generate.pipeline import Pipeline
+from medgan.threads import torch_threads
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ def default_workers() -> int:
 def _run_here(workshop: Workshop, start: int, stop: int, workers: int) -> Iterator[int]:
     there = [0]
     made = 0
-    with single_threaded():
+    # Each sibling on one thread: several would add up in another order, and so to other bits.
+    with torch_threads(1):
         for _ in Pipeline(workers).run(workshop.missing(start, stop, there), workshop.make, workshop.write):
             made += 1
             yield made + there[0]

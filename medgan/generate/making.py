@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,17 +85,6 @@ Gate = Callable[[Made], str | None]
 """Judges a sibling before it is written: ``None`` lets it pass, a string is the reason to make another instead.
 
 It must be a function of the sibling alone, or siblings would depend on what else is made."""
-
-
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """Let torch compute each sibling on one thread: several would add up in another order, and so to other bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def make_sibling(

@@ -14,11 +14,12 @@ from medgan.data.split import content_hash
 from medgan.errors import InputFault
 from medgan.generate.formats.base import LEVEL, Encoded, Format, Setting
 from medgan.generate.job import FORMATS
-from medgan.generate.making import Made, make_again, single_threaded
+from medgan.generate.making import Made, make_again
 from medgan.generate.plan import Order
 from medgan.generate.source import read_source
 from medgan.generate.store import LocalStore
 from medgan.sampler import Sampler, load
+from medgan.threads import torch_threads
 
 MEND = "give the .json beside a synthetic volume"
 
@@ -120,7 +121,7 @@ def _make(recorded: Recorded, sampler: Sampler) -> Made:
         raise InputFault(case.images[0], "OTHER_SOURCE", "the source has changed since", "restore the original")
     source = read_source(case, recorded.cohort.label_names, recorded.content)
     order = Order(case, drawn["index"], drawn["seed"], case.case_id)
-    with single_threaded():
+    with torch_threads(1):  # as it was made
         return make_again(source, order, sampler, drawn["index"], drawn["strength"], drawn["class_name"])
 
 
