@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
+from io import BytesIO
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from medgan.errors import InputFault
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,7 +131,6 @@ def deformation_figure(
     )
     grid.plot(x[::step].T, y[::step].T, color="#0072B2", linewidth=0.6)
     grid.plot(x[:, ::step], y[:, ::step], color="#0072B2", linewidth=0.6)
-
     grid.set_xlim(-1.5, columns.max() + 1.5)
     grid.set_ylim(-1.5, rows.max() + 1.5)
 
@@ -230,18 +233,26 @@ def contact_sheet(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG: to a temporary name in the same folder, then renamed, so that no half a picture is ever seen."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a PNG: to a temporary name in the same folder, then renamed, so that no half a picture is ever seen.
+
+    Raises:
+        InputFault: the disk is full or the folder cannot be written; a picture of that name from before stays.
+    """
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", metadata={"Software": None})  # the same figure, the same bytes
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            figure.savefig(file, format="png", metadata={"Software": None})  # the same figure, the same bytes
+            file.write(drawn.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        reason = f"could not write the {drawn.tell()} bytes of {path.name} ({error.strerror})"
+        raise InputFault(path.parent, "NOT_WRITABLE", reason, "free some space or choose another folder") from error
 
 
 def _panels(rows: int, columns: int, wide: float = 1.0) -> tuple[Figure, list[list[Any]]]:
