@@ -256,7 +256,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
             raise InputFault(
                 record_path,
                 "FORMAT_VERSION",
-                f"format {version!r}, this medgan reads {FORMAT_VERSION}",
+                f"format {str(version)[:20]}, this medgan reads {FORMAT_VERSION}",
                 "use a matching version",
             )
         config = parse_config(record["config"], source=record_path)
@@ -274,6 +274,9 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         raise InputFault(
             record_path, "CHECKPOINT_RECORD", f"not a checkpoint record ({error!r})", "get the checkpoint again"
         ) from error
+    if record.get("preprocessing") != record["config"].get("preprocess", {}):
+        reason = "its preprocessing is not that of its configuration"
+        raise InputFault(record_path, "CHECKPOINT_RECORD", reason, "get the checkpoint again")
     if not 1 <= origin.channels <= 64:
         raise InputFault(record_path, "CHECKPOINT_RECORD", f"{origin.channels} channels", "get the checkpoint again")
     with torch.device("meta"):  # no memory until the weights on disk are known to be of these shapes

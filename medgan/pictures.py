@@ -7,6 +7,7 @@ volume that is much thinner along R or A is seen along that axis instead.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgan.atomic import atomic_file
+from medgan.errors import InputFault
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,7 +130,6 @@ def deformation_figure(
     )
     grid.plot(x[::step].T, y[::step].T, color="#0072B2", linewidth=0.6)
     grid.plot(x[:, ::step], y[:, ::step], color="#0072B2", linewidth=0.6)
-
     grid.set_xlim(-1.5, columns.max() + 1.5)
     grid.set_ylim(-1.5, rows.max() + 1.5)
 
@@ -231,11 +232,21 @@ def contact_sheet(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG; no half a picture is ever seen."""
+    """Write a PNG; no half a picture is ever seen.
+
+    Raises:
+        InputFault: the disk is full or the folder cannot be written; a picture of that name from before stays.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        figure.savefig(file, format="png", metadata={"Software": None})  # the same figure, the same bytes
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", metadata={"Software": None})  # the same figure, the same bytes
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            file.write(drawn.getbuffer())
+    except OSError as error:
+        reason = f"could not write the {drawn.tell()} bytes of {path.name} ({error.strerror})"
+        raise InputFault(path.parent, "NOT_WRITABLE", reason, "free some space or choose another folder") from error
 
 
 def _panels(rows: int, columns: int, wide: float = 1.0) -> tuple[Figure, list[list[Any]]]:

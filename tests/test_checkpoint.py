@@ -91,7 +91,8 @@ def test_what_is_no_record_is_refused(folder: Path, record: str) -> None:
 
 def test_a_record_that_asks_for_an_enormous_network_takes_no_memory(folder: Path) -> None:
     record = json.loads((folder / RECORD).read_text())
-    record["config"]["preprocess"]["shape"] = [80000, 80000, 80000]
+    for preprocessing in (record["config"]["preprocess"], record["preprocessing"]):
+        preprocessing["shape"] = [80000, 80000, 80000]
     (folder / RECORD).write_text(json.dumps(record))
     with pytest.raises(InputFault, match="CHECKPOINT_SHAPES"):
         load_checkpoint(folder)
@@ -110,6 +111,22 @@ def test_another_format_version_is_named(folder: Path) -> None:
     record = json.loads((folder / RECORD).read_text()) | {"format_version": 99}
     (folder / RECORD).write_text(json.dumps(record))
     with pytest.raises(InputFault, match="FORMAT_VERSION: format 99"):
+        load_checkpoint(folder)
+
+
+def test_an_endless_format_version_is_still_one_short_line(folder: Path) -> None:
+    record = json.loads((folder / RECORD).read_text()) | {"format_version": "x" * 100_000}
+    (folder / RECORD).write_text(json.dumps(record))
+    with pytest.raises(InputFault, match="FORMAT_VERSION") as fault:
+        load_checkpoint(folder)
+    assert len(str(fault.value)) < 500
+
+
+@pytest.mark.parametrize("value", [{"_target_": "os.system"}, [[[]]], None])
+def test_a_preprocessing_that_is_not_the_configurations_is_refused(folder: Path, value: object) -> None:
+    record = json.loads((folder / RECORD).read_text()) | {"preprocessing": value}
+    (folder / RECORD).write_text(json.dumps(record))
+    with pytest.raises(InputFault, match="CHECKPOINT_RECORD: its preprocessing is not that of its configuration"):
         load_checkpoint(folder)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medgan.errors import InputFault
 from medgan.pictures import (
     OUTLINES,
     checkerboard,
@@ -199,19 +201,24 @@ def test_saved_picture_is_whole_and_alone(tmp_path: Path) -> None:
     assert (tmp_path / "again.png").read_bytes() == content
 
 
-def test_a_failed_save_keeps_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_old_picture_and_names_the_folder_and_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "rows.png"
     path.write_bytes(b"old")
     figure = siblings_figure([(head()[0], None, [])])
-
-    def fail(file: Any, **_: object) -> None:
-        file.write(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(figure, "savefig", fail)
-    with pytest.raises(OSError, match="disk full"):
-        save_figure(figure, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(InputFault, match=rf"{tmp_path}: NOT_WRITABLE: could not write the \d+ bytes of rows\.png"):
+            save_figure(figure, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("rows.png", b"old")]
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputFault, match=r"file: NOT_WRITABLE: could not write the \d+ bytes of rows\.png"):
+        save_figure(siblings_figure([(head()[0], None, [])]), tmp_path / "file" / "rows.png")
 
 
 def test_shapes_that_do_not_fit_are_refused_with_the_value() -> None:

@@ -26,9 +26,9 @@ KEYS = ["image", "label"]
 
 
 def pipeline_hash(checkpoint: Path, cohort: Path, workers: int) -> str:
-    augment = RandDAGANd(KEYS, checkpoint=str(checkpoint), prob=1.0)
+    # Without a seed of its own the transform draws from MONAI's stream, which a loader seeds anew in each worker.
+    augment = RandDAGANd(KEYS, checkpoint=str(checkpoint), prob=1.0, seed=3)
     pipeline = Compose([LoadImaged(KEYS), EnsureChannelFirstd(KEYS), augment])
-    pipeline.set_random_state(seed=3)
     files = [{"image": cohort / f"c{i}.nii.gz", "label": cohort / f"c{i}-label.nii.gz"} for i in range(8)]
     torch.manual_seed(3)
     digest = hashlib.sha256()

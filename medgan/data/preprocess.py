@@ -92,8 +92,10 @@ class Preprocessing:
             affine: see :meth:`grid_map`.
         """
         tensor = torch.as_tensor(data).to(torch.float32)
+        matrix = self.grid_map(tuple(tensor.shape[1:]), affine)
         unit = self.scale(tensor).to_unit(tensor)
-        return resample_to_grid(unit, self.grid_map(tuple(tensor.shape[1:]), affine), self.config.shape)
+        del tensor  # averaging lays a volume in Fortran order out anew: a third copy, with this one
+        return resample_to_grid(unit, matrix, self.config.shape)
 
     def label_to_grid(self, data: NDArray[np.generic] | Tensor, affine: NDArray[np.float64] | None) -> Tensor:
         """Return ``(1, *shape)`` uint8, nearest neighbour; outside the volume 0."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from medgan.progress import progress_bar
 from medgan.seeding import derive_seed, torch_generator
 from medgan.tracking import Run, Tracker, open_tracker, recordable
 from medgan.training.augmentation import adapted
+from medgan.training.memory import Work, fitting, rows_of
 from medgan.training.pairs import PairSampler
 from medgan.training.resume import require_free, require_same_run
 from medgan.training.state import TrainingState, has_state, remove_states
@@ -55,7 +56,8 @@ def train(config: Config, output: Path, *, fresh: bool = False, tracker: Tracker
 
     Raises:
         InputFault: the cohort or the folder is at fault.
-        TrainingFailure: a loss became NaN, or the generator collapsed; the last good state is kept.
+        TrainingFailure: a loss became NaN, a network collapsed, or one pair of volumes is too much for the device's
+            memory; the last good state is kept.
     """
     require_free(output, fresh)
     require_output(output)
@@ -167,7 +169,8 @@ class _Trainer:
     def fit(self, run: Run) -> None:
         """Update both networks in turn until the budget is spent, or validation no longer improves."""
         config, state = self.config.training, self.state
-        watch = Watch(self.output, varied=config.mode_seeking_shape > 0)
+        watch = Watch(self.output, varied=config.mode_seeking_shape > 0, seen=state.seen)
+        due = False
         latest: dict[str, float] = {}
         if state.step == 0:
             # From here on the folder is known to hold an unfinished run.
@@ -187,15 +190,17 @@ class _Trainer:
                 if state.step % config.picture_every == 0:
                     self._picture(run)
                 if state.step % config.validate_every == 0:
-                    self._validate(run)
+                    self._validate(run, watch)
                     if config.patience and state.stale >= config.patience:
                         logger.info("no better validation score in %d validations: stopping", state.stale)
                         break
-                if state.step % config.state_every == 0 or interrupts.asked():
+                due = due or state.step % config.state_every == 0 or interrupts.asked()
+                if due and not watch.suspicious:
                     state.save(self.output, self._run_record())
+                    due = False
                 interrupts.leave()
-        if state.step % config.validate_every:
-            self._validate(run)
+        if state.step % config.validate_every or state.best_score is None:
+            self._validate(run, watch, last=True)
         self._picture(run)
 
     def _step(self) -> dict[str, float]:
@@ -203,29 +208,44 @@ class _Trainer:
         rng = torch_generator(self.config.seed, "step", step)
         penalise = step % config.penalty_every == 0
         batch, sources = self._draw(rng)
-        self.optimizer_d.zero_grad()
-        figures = discriminator_step(
-            self.discriminator,
-            self.generator,
-            batch,
-            config,
-            rng,
-            self.fabric.backward,
-            penalised=self.state.networks["discriminator"] if penalise else None,  # type: ignore[arg-type]
-            past_fakes=self._past_fakes(sources, batch.source),
-        )
+        past = self._past_fakes(sources, batch.source)
+
+        def judge(rows: slice, share: float) -> dict[str, float]:
+            return discriminator_step(
+                self.discriminator,
+                self.generator,
+                rows_of(batch, rows),
+                config,
+                rng,
+                lambda loss: self.fabric.backward(loss * share),
+                penalised=self.state.networks["discriminator"] if penalise else None,  # type: ignore[arg-type]
+                past_fakes=None if past is None else past[rows],
+            )
+
+        figures = self._in_memory(judge, rng, self.optimizer_d.zero_grad)
         self.optimizer_d.step()
-        self.optimizer_g.zero_grad()
+        fakes: list[Tensor] = []
+
+        def make(rows: slice, share: float) -> dict[str, float]:
+            values, made = generator_step(
+                self.generator, self.discriminator, rows_of(batch, rows), config, rng,
+                lambda loss: self.fabric.backward(loss * share), self.encoder,
+            )  # fmt: skip
+            fakes.append(made)
+            return values
+
+        def clear() -> None:
+            self.optimizer_g.zero_grad()
+            fakes.clear()
+
         # The discriminator only passes the gradient on: without its own, the step costs a third less.
         self.discriminator.requires_grad_(False)
-        more, fakes = generator_step(
-            self.generator, self.discriminator, batch, config, rng, self.fabric.backward, self.encoder
-        )
+        more = self._in_memory(make, rng, clear)
         self.discriminator.requires_grad_(True)
         self.optimizer_g.step()
         seen = (step + 1) * config.batch
         self.state.average.update(self.state.networks["generator"], config.batch, seen)
-        self._remember(sources, fakes)
+        self._remember(sources, torch.cat(fakes))
         if config.augment_target is not None:
             figures["discriminator/augment"] = config.augment
             self.state.augment = adapted(
@@ -233,6 +253,14 @@ class _Trainer:
                 config.augment_pairs,
             )  # fmt: skip
         return figures | more
+
+    def _in_memory(self, work: Work, rng: torch.Generator, start: Callable[[], None]) -> dict[str, float]:
+        """Do one network's half of the step, in parts from where the device's memory was short."""
+        batch = self.config.training.batch
+        part = self.state.part or batch
+        figures, fitted = fitting(work, batch, part, rng=rng, start=start, output=self.output)
+        self.state.part = fitted if fitted < batch else None
+        return figures
 
     def _now(self) -> TrainingConfig:
         """Return the settings of this step: the configured ones, but for an augmentation that adapts."""
@@ -269,16 +297,18 @@ class _Trainer:
             if source in past or len(past) < self.config.training.fake_buffer:
                 past[source] = fake.float().cpu()
 
-    def _validate(self, run: Run) -> None:
-        """Score the moving average; save it as the checkpoint where it is the best so far."""
+    def _validate(self, run: Run, watch: Watch, *, last: bool = False) -> None:
+        """Score the moving average; save it as the checkpoint where it is the best so far and nothing looks wrong."""
         state = self.state
         average = state.average.average
+        watch.require_finite(state.step, {"average": average})
         if self.validator is None:
             figures: dict[str, float] = {"score": 0.0}
         else:
             figures = self.validator(average)  # type: ignore[arg-type]
             run.log_metrics({f"validation/{k}": v for k, v in figures.items()}, state.step)
-        better = state.best_score is None or self.validator is None or figures["score"] > state.best_score
+        best = state.best_score is None or self.validator is None or figures["score"] > state.best_score
+        better = best and (not watch.suspicious or (last and state.best_score is None))
         state.stale = 0 if better else state.stale + 1
         if better:
             state.best_score = figures["score"]
@@ -300,7 +330,6 @@ class _Trainer:
             siblings, _ = apply_on_grid(average(unit, z, label), unit)
             rows.append((unit[0, 0].cpu().numpy(), None, [(s[0].cpu().numpy(), None) for s in siblings]))
         path = self.output / "pictures" / f"step-{self.state.step:06d}.png"
-        path.parent.mkdir(exist_ok=True)
         save_figure(siblings_figure(rows), path)
         run.log_picture(path, "siblings")
 

@@ -26,7 +26,7 @@ from medgan.models.ema import MovingAverage
 
 FOLDER = "training_state"
 KEEP = 2
-START_OVER = "the last good state is kept; lower the learning rates and start over with --fresh"
+START_OVER = "lower the learning rates and start over with --fresh"
 TENSORS = "state.safetensors"
 RECORD = "state.json"
 
@@ -45,6 +45,8 @@ class TrainingState:
         stale: validations since then.
         augment: probability of the augmentation, where it adapts; ``None`` before the first step.
         past_fakes: ``{training case index: sibling}`` of the buffer, where one is used.
+        part: pairs that an update computes at a time, where memory did not allow the whole batch.
+        seen: what the :class:`~medgan.training.watch.Watch` has seen.
     """
 
     networks: Mapping[str, nn.Module]
@@ -56,6 +58,8 @@ class TrainingState:
     stale: int = 0
     augment: float | None = None
     past_fakes: dict[int, Tensor] = field(default_factory=dict)
+    part: int | None = None
+    seen: dict[str, int] = field(default_factory=dict)
 
     def save(self, output: Path, run: Mapping[str, Any]) -> None:
         """Write the state under ``output/training_state``; the two latest are kept.
@@ -71,7 +75,8 @@ class TrainingState:
         tensors = self._tensors()
         bad = [name for name, value in tensors.items() if not bool(torch.isfinite(value).all())]
         if bad:
-            raise TrainingFailure(f"{output}: NOT_FINITE: {bad[0]} is not finite at step {self.step}, {START_OVER}")
+            reason = f"{bad[0]} is not finite at step {self.step}; the last good state before is kept"
+            raise TrainingFailure(f"{output}: NOT_FINITE: {reason}; {START_OVER}")
         folder = output / FOLDER
         final = folder / f"step-{self.step:08d}"
         temporary = folder / f".{final.name}.tmp"
@@ -86,6 +91,8 @@ class TrainingState:
                 "best_score": self.best_score,
                 "stale": self.stale,
                 "augment": self.augment,
+                "part": self.part,
+                "seen": self.seen,
                 "sha256": file_digest(temporary / TENSORS),
             }
             (temporary / RECORD).write_text(json.dumps(record, indent=1))
@@ -111,7 +118,8 @@ class TrainingState:
         self._restore(load_file(folder / TENSORS))
         self.step, self.seconds = record["step"], record["seconds"]
         self.best_score, self.stale = record["best_score"], record["stale"]
-        self.augment = record.get("augment")
+        self.augment, self.part = record.get("augment"), record.get("part")
+        self.seen = dict(record.get("seen", {}))
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
@@ -159,6 +167,12 @@ def _latest(output: Path) -> tuple[Path, dict[str, Any]]:
 def remove_states(output: Path) -> None:
     """Remove the states of a finished (or restarted) training."""
     shutil.rmtree(output / FOLDER, ignore_errors=True)
+
+
+def latest_step(output: Path) -> int | None:
+    """Return the number of updates behind the latest state, ``None`` where there is none."""
+    states = _states(output)
+    return int(states[-1].name.removeprefix("step-")) if states else None
 
 
 def has_state(output: Path) -> bool:

@@ -1,17 +1,20 @@
 """What ends a training that can no longer succeed: a number that is none, a network that does nothing.
 
-Each is noticed within :data:`STEPS` updates of its beginning. The last good state stays on disk, because states are
-written only when every weight is finite.
+Each is noticed within :data:`STEPS` updates of its beginning. The last good state stays on disk, because nothing is
+written while one is suspected (:attr:`Watch.suspicious`) or a weight is not finite.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from medgan.errors import TrainingFailure
-from medgan.training.state import START_OVER
+from medgan.training.state import START_OVER, latest_step
 
 STEPS = 50
 """Updates in a row that decide."""
@@ -19,6 +22,8 @@ WARM_UP = 200
 """A generator begins near the identity: until it has once varied, it is given this many updates to begin with."""
 COLLAPSE_VOXELS = 0.02
 """Siblings of two noise vectors that differ by less than this everywhere: the noise does nothing."""
+VIVID_VOXELS = 5 * COLLAPSE_VOXELS
+"""Siblings that once differed by so much: less than ``COLLAPSE_VOXELS`` afterwards is no wavering of a beginner."""
 CONSTANT_MARGIN = 1e-6
 """A discriminator whose scores of real and fake pairs differ by less than this tells nothing from anything."""
 
@@ -29,14 +34,20 @@ class Watch:
     Args:
         output: the folder, for the message.
         varied: whether the training asks for varied siblings (``training.mode_seeking_shape`` above 0).
+        seen: what has been seen so far, by name; changed in place, and part of the training's state.
     """
 
-    def __init__(self, output: Path, *, varied: bool) -> None:
+    def __init__(self, output: Path, *, varied: bool, seen: MutableMapping[str, int] | None = None) -> None:
         self.output = output
         self.varied = varied
-        self.has_varied = False
-        self.alike = 0
-        self.constant = 0
+        self.seen: MutableMapping[str, int] = {} if seen is None else seen
+        for name in ("has_varied", "vivid", "alike", "constant"):
+            self.seen.setdefault(name, 0)
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether a collapse may have begun: what would be written now might be no good state."""
+        return self.seen["constant"] > 0 or bool(self.varied and self.seen["vivid"] and self.seen["alike"])
 
     def look(self, step: int, figures: Mapping[str, float]) -> None:
         """Note one update.
@@ -50,18 +61,31 @@ class Watch:
         """
         bad = [name for name, value in figures.items() if not math.isfinite(value)]
         if bad:
-            raise TrainingFailure(f"{self.output}: NOT_FINITE: {bad[0]} is not a number at step {step}, {START_OVER}")
-        spread = figures["diversity/shape_voxels"]
-        self.has_varied = self.has_varied or spread >= COLLAPSE_VOXELS
-        self.alike = self.alike + 1 if spread < COLLAPSE_VOXELS else 0
-        if self.varied and self.alike >= (STEPS if self.has_varied else WARM_UP):
-            raise TrainingFailure(
-                f"{self.output}: COLLAPSED: siblings differ by less than {COLLAPSE_VOXELS} voxels for {self.alike} "
-                f"steps up to step {step}, raise training.mode_seeking_shape and start over with --fresh"
-            )
-        self.constant = self.constant + 1 if abs(figures["discriminator/margin"]) < CONSTANT_MARGIN else 0
-        if self.constant >= STEPS:
-            raise TrainingFailure(
-                f"{self.output}: DISCRIMINATOR_CONSTANT: it scores real and fake pairs alike for {self.constant} steps "
-                f"up to step {step}, {START_OVER}"
-            )
+            raise self._failure("NOT_FINITE", f"{bad[0]} is not a number at step {step}", START_OVER)
+        spread, seen = figures["diversity/shape_voxels"], self.seen
+        seen["has_varied"] = int(seen["has_varied"] or spread >= COLLAPSE_VOXELS)
+        seen["vivid"] = int(seen["vivid"] or spread >= VIVID_VOXELS)
+        seen["alike"] = seen["alike"] + 1 if spread < COLLAPSE_VOXELS else 0
+        if self.varied and seen["alike"] >= (STEPS if seen["has_varied"] else WARM_UP):
+            reason = f"siblings differ by under {COLLAPSE_VOXELS} voxels for {seen['alike']} steps up to step {step}"
+            raise self._failure("COLLAPSED", reason, "raise training.mode_seeking_shape and start over with --fresh")
+        seen["constant"] = seen["constant"] + 1 if abs(figures["discriminator/margin"]) < CONSTANT_MARGIN else 0
+        if seen["constant"] >= STEPS:
+            reason = f"it scores real and fake pairs alike for {seen['constant']} steps up to step {step}"
+            raise self._failure("DISCRIMINATOR_CONSTANT", reason, START_OVER)
+
+    def require_finite(self, step: int, networks: Mapping[str, nn.Module]) -> None:
+        """Look at the weights themselves, before anything is made of them that stays.
+
+        Raises:
+            TrainingFailure: ``NOT_FINITE``, with the name of a weight.
+        """
+        for name, network in networks.items():
+            for key, value in network.state_dict().items():
+                if not bool(torch.isfinite(value).all()):
+                    raise self._failure("NOT_FINITE", f"{name}/{key} is not finite at step {step}", START_OVER)
+
+    def _failure(self, code: str, reason: str, remedy: str) -> TrainingFailure:
+        step = latest_step(self.output)
+        kept = "" if step is None else f"; rolled back to step {step}, the last good state, which is kept"
+        return TrainingFailure(f"{self.output}: {code}: {reason}{kept}; {remedy}")
