@@ -105,7 +105,7 @@ def atlas_predictions(
         values: of the labels.
     """
     answers = torch.cat([teacher(unlabelled[i : i + 8]).cpu() for i in range(0, len(unlabelled), 8)])
-    truth = torch.stack([torch.cat([(case.label == value) for value in (0, *values)]) for case in labelled])
+    truth = torch.stack([_one_hot(case, (0, *values)) for case in labelled])
     shares = torch.cat([truth.to(answers.dtype), answers])
     row_of = {case.case.case_id: len(labelled) + i for i, case in enumerate(unlabelled)}
 
@@ -114,3 +114,8 @@ def atlas_predictions(
         return torch.stack([TEACHER * shares[row] + (1 - TEACHER) * atlas.say(row, shares) for row in rows])
 
     return predict
+
+
+def _one_hot(case: Prepared, values: Sequence[int]) -> Tensor:
+    assert case.label is not None  # a labelled case
+    return torch.cat([case.label == value for value in values])

@@ -17,6 +17,7 @@ from medgan.models.deformation import bending, sample_at, voxel_grid
 from medgan.models.fields import Fields, Shape, deform, displacement_field
 
 WINDOW = 9  # voxels along an axis that an intensity is compared with
+ROUGH_SQUARINGS = 3  # while fitting: integrating is most of the work
 FLOOR = 0.03  # of the 0..1 range: below this a neighbourhood is flat and its noise is not to be amplified
 
 
@@ -30,9 +31,9 @@ class Effort:
         bending: weight of the displacement's bending.
     """
 
-    coarse: int = 30
-    fine: int = 8
-    rate: float = 0.2
+    coarse: int = 20
+    fine: int = 6
+    rate: float = 0.25
     bending: float = 0.1
 
 
@@ -93,8 +94,8 @@ def fit_shape(standard: Tensor, target: Tensor, start: Fields, effort: Effort | 
             for _ in range(steps):
                 optimiser.zero_grad()
                 fields = fitted()
-                moved = sample_at(sources, positions(fields, shape, grid))
-                displacement = displacement_field(fields, shape)
+                displacement = displacement_field(fields, shape, ROUGH_SQUARINGS)
+                moved = sample_at(sources, deform(fields, displacement, grid, shape))
                 loss = (moved - wanted).square().mean(dim=(1, 2, 3, 4)).sum()
                 loss = loss + effort.bending * bending(displacement) * len(standard)
                 loss.backward()  # type: ignore[no-untyped-call]
