@@ -258,8 +258,8 @@ class CompareConfig(Section):
         ("none", "classical", "gan", "classical+gan"),
         min_length=1,
         description="arms, each against `baseline`: parts joined by + (none, classical, gan, identity, "
-        "random-deformation, duplicate, self-training, consensus, random-consensus, atlas, oversample; all-labels makes "
-        "a reference), or a mapping with a name",
+        "random-deformation, duplicate, self-training, consensus, random-consensus, atlas, oversample; all-labels "
+        "makes a reference), or a mapping with a name",
     )
     baseline: str = Field("classical", description="arm the others are compared with")
     sweep: SweepConfig = SweepConfig()

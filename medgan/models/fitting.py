@@ -79,7 +79,8 @@ def fit_shape(standard: Tensor, target: Tensor, start: Fields, effort: Effort | 
     reach = torch.ones_like(keep)
     reach[:, :3, 3] = max(shape) / 2  # a shift counts in voxels, a rotation moves the faces by so many
     optimiser = torch.optim.Adam(
-        [{"params": [velocity], "lr": effort.rate}, {"params": [change], "lr": effort.rate / 10}]
+        [{"params": [velocity], "lr": effort.rate}, {"params": [change], "lr": effort.rate / 10}],
+        eps=1e-6,  # where there is nothing to gain, rounding must not make whole steps
     )
 
     def fitted() -> Fields:
@@ -89,8 +90,9 @@ def fit_shape(standard: Tensor, target: Tensor, start: Fields, effort: Effort | 
     with torch.enable_grad():
         for factor, steps in stages:
             grid = voxel_grid(tuple(n // factor for n in shape), standard) * factor + (factor - 1) / 2
-            sources = _box(standard, 3) if factor > 1 else standard
-            wanted = F.avg_pool3d(target, factor)
+            sources, wanted = standard, target
+            if factor > 1:
+                sources, wanted = _box(standard, 3), sample_at(_box(target, 3), grid)
             for _ in range(steps):
                 optimiser.zero_grad()
                 fields = fitted()
