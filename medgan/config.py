@@ -199,6 +199,7 @@ ArmPart = Literal[
     "self-training",
     "consensus",
     "random-consensus",
+    "atlas",
     "oversample",
     "all-labels",
 ]
@@ -257,8 +258,8 @@ class CompareConfig(Section):
         ("none", "classical", "gan", "classical+gan"),
         min_length=1,
         description="arms, each against `baseline`: parts joined by + (none, classical, gan, identity, "
-        "random-deformation, duplicate, self-training, consensus, random-consensus, oversample; all-labels makes a "
-        "reference), or a mapping with a name",
+        "random-deformation, duplicate, self-training, consensus, random-consensus, atlas, oversample; all-labels "
+        "makes a reference), or a mapping with a name",
     )
     baseline: str = Field("classical", description="arm the others are compared with")
     sweep: SweepConfig = SweepConfig()
@@ -284,6 +285,7 @@ class CompareConfig(Section):
         0.9, ge=0, lt=1, description="self-training, classification: pseudo-labels from this probability on"
     )
     consensus: int = Field(4, ge=1, description="consensus: siblings of a scan the teacher is asked about, beside it")
+    atlas: int = Field(12, ge=1, description="atlas: scans fitted to an unlabelled one")
     pseudo_share: float = Field(
         0.5, ge=0, le=1, description="share of a batch that pseudo-labelled cases get, where an arm has a teacher"
     )

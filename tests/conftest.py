@@ -13,6 +13,7 @@ import torch
 from medgan.checkpoint import Origin, save_checkpoint
 from medgan.config import Config, parse_config
 from medgan.data.cohort import Case, read_cohort
+from medgan.data.loaders import Prepared
 from medgan.data.preprocess import Preprocessing
 from medgan.data.split import content_hash
 from medgan.measures.critic import Critic, fit_critic
@@ -20,6 +21,7 @@ from medgan.models.generator import Generator
 from medgan.training.validation import interpolated_features
 
 REALDATA = Path(os.environ.get("MEDGAN_REALDATA", Path(__file__).parents[2] / "shared" / "data"))
+BALLS_SHAPE = (16, 16, 16)
 AFFINE = np.array([[-2.0, 0, 0, 20], [0, 2.0, 0, -15], [0, 0, 2.5, 7], [0, 0, 0, 1]])  # L, A, S
 
 
@@ -170,3 +172,23 @@ def volume() -> torch.Tensor:
 def label() -> torch.Tensor:
     """The ball's label map, ``(1, 20, 18, 22)`` uint8."""
     return torch.from_numpy(ball((20, 18, 22), (9, 9, 11), 5).astype(np.uint8))[None]
+
+
+@pytest.fixture(scope="session")
+def balls() -> Callable[[int, int], list[Prepared]]:
+    """Make cases with a ball, by turns small and large (the class), at another place in each."""
+
+    def make(count: int, first: int) -> list[Prepared]:
+        prepared = []
+        for i in range(first, first + count):
+            rng = np.random.default_rng(i)
+            grid = np.indices(BALLS_SHAPE) - np.reshape(7.5 + rng.uniform(-2, 2, 3), (3, 1, 1, 1))
+            mask = (grid**2).sum(axis=0) <= (5.5 if i % 2 else 3.0) ** 2
+            image = torch.from_numpy(0.2 + 0.6 * mask + rng.normal(0, 0.02, BALLS_SHAPE)).float()[None]
+            label = torch.from_numpy(mask.astype(np.uint8))[None]
+            name = ("small", "large")[i % 2]
+            case = Case(f"case{i:03d}", f"patient{i:03d}", (Path("image.nii"),), class_name=name)
+            prepared.append(Prepared(case, image, label, i % 2))
+        return prepared
+
+    return make

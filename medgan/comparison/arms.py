@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PARTS: tuple[str, ...] = get_args(ArmPart)
 GENERATOR_PARTS = ("gan", "identity", "random-deformation", "consensus", "random-consensus")
-TEACHER_PARTS = ("self-training", "consensus", "random-consensus")
+TEACHER_PARTS = ("self-training", "consensus", "random-consensus", "atlas")
 REFERENCE_PART = "all-labels"
 RANDOM_PARTS = ("random-deformation", "random-consensus")  # made with the generator's magnitudes
 AUGMENTATION_THREADS = 1
@@ -46,6 +46,7 @@ class Arm:
             - ``self-training``: further cases with pseudo-labels (:mod:`medgan.comparison.self_training`).
             - ``consensus``: the same with pseudo-labels on which the teacher's answers for siblings of the scan agree.
             - ``random-consensus``: its control, with random fields of the generator's magnitudes for siblings.
+            - ``atlas``: the same with pseudo-labels to which scans fitted to the scan add theirs (segmentation).
             - ``oversample``: every class is drawn equally often (classification).
             - ``all-labels``: the annotations of all training cases that the cohort holds, also those that the block
               takes away; a reference (:func:`is_reference`).
@@ -139,6 +140,8 @@ def build_transform(
 
     if "oversample" in arm.parts and task != "classification":
         raise ValueError(f"arm {arm.name!r}: oversample needs classes, the task is {task}")
+    if "atlas" in arm.parts and task != "segmentation":
+        raise ValueError(f"arm {arm.name!r}: atlas carries label maps over, the task is {task}")
     keys = ["image", "label"] if task == "segmentation" else ["image"]
     named: list[tuple[str, Any]] = []
     for part in arm.parts:

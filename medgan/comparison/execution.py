@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medgan.comparison.arms import TEACHER_PARTS, Arm, build_transform, image_mode, is_reference
+from medgan.comparison.atlas import atlas_predictions
 from medgan.comparison.design import Cell
 from medgan.comparison.downstream import OnStep, predict, score, score_logits, train_downstream
 from medgan.comparison.material import Block, Material
@@ -103,7 +104,11 @@ def _training_cases(
     started = time.perf_counter()
     transform = _transform(material, teaching, cell)
     teacher = train_downstream(material.task, labelled, (), teaching, transform, settings, seed)
-    predict = _predictions(material, arm, cell, teacher.network, seed)
+    if "atlas" in arm.parts:
+        teacher_says, atlas = plain_predictions(teacher.network), material.atlas(cell.labelled, cell.fold)
+        predict = atlas_predictions(atlas, teacher_says, labelled, block.unlabelled, material.task.label_values)
+    else:
+        predict = _predictions(material, arm, cell, teacher.network, seed)
     threshold = settings.confidence if material.task.kind == "classification" else None
     further = pseudo_label(predict, block.unlabelled, material.task, threshold=threshold)
     return labelled + further, len(further), time.perf_counter() - started

@@ -12,6 +12,7 @@ from typing import Any
 
 from medgan.checkpoint import Checkpoint, file_digest, library_versions
 from medgan.comparison.arms import RANDOM_PARTS, Arm, is_reference
+from medgan.comparison.atlas import Atlas
 from medgan.comparison.components import build_components
 from medgan.comparison.design import ALL_LABELLED, Cell, blocks, expand_arms, folds
 from medgan.comparison.downstream import network_settings
@@ -41,7 +42,7 @@ DECISIVE = ("medgan", "torch", "monai")  # of the libraries these decide the fig
 MAGNITUDE_VOLUMES, MAGNITUDE_DRAWS = 32, 4
 # What of compare decides a run; the rest says which runs there are and what is made of them.
 OF_A_RUN = (
-    "task", "steps", "batch", "learning_rate", "width", "network", "confidence", "consensus", "pseudo_share",
+    "task", "steps", "batch", "learning_rate", "width", "network", "confidence", "consensus", "atlas", "pseudo_share",
     "curve_points", "threads",
 )  # fmt: skip
 
@@ -83,6 +84,7 @@ class Material:
         self.cohort = open_cohort(config.data)
         self.task = make_task(config, self.cohort)
         self._digests: dict[str, str] = {}
+        self._atlases: dict[tuple[int, int], Atlas] = {}
         self._magnitudes: dict[tuple[str, int, int], Magnitudes] = {}
         self.splits = {
             (n, k): split_cohort(self.cohort, _data(config, n, k)) for n in blocks(config) for k in folds(config)
@@ -139,6 +141,15 @@ class Material:
                 derive_seed(self.config.seed, "magnitudes"),
             )
         return self._magnitudes[key]
+
+    def atlas(self, labelled: int, fold: int) -> Atlas:
+        """Return the training scans of a block, to be fitted to each other; a fit is made once a process."""
+        if (labelled, fold) not in self._atlases:
+            block = self.block(labelled, fold)
+            scans = stack_images([*block.used["training"], *block.unlabelled])
+            settings = self.config.compare
+            self._atlases[labelled, fold] = Atlas(scans, len(block.used["training"]), sources=settings.atlas)
+        return self._atlases[labelled, fold]
 
     def key(self, cell: Cell) -> str:
         """Return the SHA-256 of all that decides a run's figures: a run with the same key need not be made again."""
@@ -270,6 +281,9 @@ class Material:
             if "oversample" in arm.parts and task.kind != "classification":
                 reason = f"arm {arm.name!r}: oversample needs classes, the task is {task.kind}"
                 raise InputFault("compare.arms", "CONFIG_VALUE", reason, "leave oversample out")
+            if "atlas" in arm.parts and task.kind != "segmentation":
+                reason = f"arm {arm.name!r}: atlas carries label maps over, the task is {task.kind}"
+                raise InputFault("compare.arms", "CONFIG_VALUE", reason, "leave atlas out")
 
     def _check_patients(self) -> None:
         for (labelled, fold), split in self.splits.items():

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medgan.models.deformation import (
+    SQUARINGS,
     affine_exponential,
     apply_affine,
     corner_jacobians,
@@ -58,14 +59,14 @@ class Fields:
         return replace(self, velocity=-self.velocity, generators=-self.generators)
 
 
-def displacement_field(fields: Fields, shape: Shape) -> Tensor:
+def displacement_field(fields: Fields, shape: Shape, squarings: int = SQUARINGS) -> Tensor:
     """Integrate the velocity at half the grid's resolution.
 
     Returns:
         ``(B, 3, D/2, H/2, W/2)``: displacement in voxels of the *network's* grid.
     """
     half = tuple(n // 2 for n in shape)
-    return integrate(smooth_upsample(fields.velocity, half).float() / 2) * 2
+    return integrate(smooth_upsample(fields.velocity, half).float() / 2, squarings) * 2
 
 
 def without_folds(fields: Fields, shape: Shape) -> tuple[Fields, Tensor]:
