@@ -10,12 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medgan.comparison.arms import REFERENCE_PART
+from medgan.comparison.arms import LEARNED_PARTS, REFERENCE_PART
+from medgan.comparison.gap_table import GapRow
 from medgan.comparison.results import REPORT
 from medgan.tracking import Dataset
 
 Row = Mapping[str, Any]
-LEARNED_PARTS = ("gan", "consensus")
 PARTS = ("training", "validation", "test", "external")
 # What of the plan is neither a setting nor read well as a parameter: it stands in tags, data sets and the description.
 NOT_PARAMS = ("arms", "cohort", "cohort_folds", "flow", "generators", "split_digests", "machine", "name")
@@ -66,8 +66,8 @@ def heading(plan: Mapping[str, Any]) -> str:
     return f"**Does augmentation help?** {size}; {what}; {against}{ceiling}."
 
 
-def describe(plan: Mapping[str, Any], digest: str, rows: Sequence[Row]) -> str:
-    """Return the finished study's description in Markdown: verdict, table of arms, cohort, where to read on."""
+def describe(plan: Mapping[str, Any], digest: str, rows: Sequence[Row], gaps: Sequence[GapRow] = ()) -> str:
+    """Return the finished study's description in Markdown: verdict, table of arms, gaps, cohort, where to read on."""
     lines = [heading(plan), "", f"**Verdict.** {verdict_line(rows)}."]
     if plan["exploratory"]:
         lines[-1] += " Fewer than six replicates: exploratory, whatever it says."
@@ -83,6 +83,8 @@ def describe(plan: Mapping[str, Any], digest: str, rows: Sequence[Row]) -> str:
             p = f"{row['p_holm']:.3f}" if math.isfinite(row["p_holm"]) else ""
         verdict = row["verdict"] or "baseline"
         lines.append(f"| {row['arm']} | {row['labelled'] or 'all'} | {own} | {difference} | {p} | {verdict} |")
+    if gaps:
+        lines += ["", f"**Gap closed.** {'; '.join(_gap(row, len(plan['labelled']) > 1) for row in gaps)}."]
     cohort = plan["cohort"]
     counts = [f"{part} {_count(cohort[part])}" for part in PARTS if part in cohort]
     lines += ["", f"**Cohort.** {'; '.join(counts)}."]
@@ -116,6 +118,14 @@ def plan_params(plan: Mapping[str, Any]) -> dict[str, object]:
 
 def _judged(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["split"] == "test" and row["structure"] == "" and row["verdict"]]
+
+
+def _gap(row: GapRow, several: bool) -> str:
+    where = f" ({row.labelled or 'all'} labelled)" if several else ""
+    if not math.isfinite(row.closed):
+        return f"{row.arm}{where}: none, {row.ceiling} is not reliably above {row.best}"
+    low, high = (f"{end:.2f}" if math.isfinite(end) else "no bound" for end in (row.closed_low, row.closed_high))
+    return f"{row.arm}{where}: {row.closed:.2f} ({low} to {high}) of the way from {row.best} to {row.ceiling}"
 
 
 def _block(row: Row) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PARTS: tuple[str, ...] = get_args(ArmPart)
 GENERATOR_PARTS = ("gan", "identity", "random-deformation", "consensus", "random-consensus")
+LEARNED_PARTS = ("gan", "consensus")  # made with what the generator learned, not with its magnitudes alone
 TEACHER_PARTS = ("self-training", "consensus", "random-consensus", "atlas")
 REFERENCE_PART = "all-labels"
 RANDOM_PARTS = ("random-deformation", "random-consensus")  # made with the generator's magnitudes

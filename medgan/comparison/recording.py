@@ -16,11 +16,12 @@ from typing import Any
 from medgan.checkpoint import Checkpoint
 from medgan.comparison.account import Row, champion_of, datasets, describe, heading, plan_params, verdict_line
 from medgan.comparison.design import Cell
-from medgan.comparison.results import PLAN, REPORT, SUMMARY, CurvePoint, read_table
+from medgan.comparison.gap_table import GapRow, read_gaps
+from medgan.comparison.results import GAP, PLAN, REPORT, SUMMARY, CurvePoint, read_table
 from medgan.serving import register_generator
 from medgan.tracking import Run, Tracker
 
-REPORTS = (PLAN, SUMMARY, REPORT, "report.md")
+REPORTS = (PLAN, SUMMARY, GAP, REPORT, "report.md")
 # What a reader of the table wants to see without scrolling.
 FIRST_COLUMNS = ("arm", "metric", "mean", "difference", "verdict", "labelled", "split", "structure")
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -163,6 +164,9 @@ class StudyRecorder:
         for row in rows:
             if row["structure"] == "":
                 self.run.log_metrics(*self._summary_metrics(row))
+        gaps = read_gaps(output)
+        for gap in gaps:
+            self.run.log_metrics(_gap_metrics(gap), self._size(gap.labelled))
         self.run.log_table([{**dict.fromkeys(FIRST_COLUMNS), **row} for row in rows], "tables/summary.json")
         self.run.log_table(_even(self._rows), "tables/replicates.json")
         for name in REPORTS:
@@ -171,7 +175,7 @@ class StudyRecorder:
         for picture in sorted((output / "figures").glob("*.png")):
             self.run.log_picture(picture, "figures")
         self.run.set_tags({"medgan.verdict": verdict_line(rows)})
-        self.run.describe(describe(self.plan, self.digest, rows))
+        self.run.describe(describe(self.plan, self.digest, rows, gaps))
         champion = champion_of(rows, self.plan["arms"])
         registered = {}
         for name, checkpoint in (generators or {}).items():
@@ -196,7 +200,22 @@ class StudyRecorder:
         values = {f"{prefix}{row['metric']}/{row['arm']}": row["mean"]}
         if math.isfinite(row["difference"]):
             values[f"{prefix}{row['metric']}_difference/{row['arm']}"] = row["difference"]
-        return values, row["labelled"] or int(self.plan["cohort"]["training"]["used_cases"])
+        return values, self._size(row["labelled"])
+
+    def _size(self, labelled: int) -> int:
+        """Return how many labelled cases a block has, where 0 stands for all."""
+        return labelled or int(self.plan["cohort"]["training"]["used_cases"])
+
+
+def _gap_metrics(gap: GapRow) -> dict[str, float]:
+    """Return the share with its interval, and the difference that it is a share of; without a gap that alone."""
+    values = {
+        f"gap_closed/{gap.arm}": gap.closed,
+        f"gap_closed_low/{gap.arm}": gap.closed_low,
+        f"gap_closed_high/{gap.arm}": gap.closed_high,
+        f"gap/{gap.arm}": gap.room,
+    }
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def _typed(row: Mapping[str, str]) -> dict[str, Any]:

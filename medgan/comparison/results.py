@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 Split = Literal["validation", "test", "external"]
 RUNS_FOLDER = "runs"
 PLAN, RESULTS, SUMMARY, CURVE, REPORT = "plan.json", "results.csv", "summary.csv", "curve.csv", "report.html"
-RUNS = "runs.csv"
+RUNS, GAP = "runs.csv", "gap.csv"
 COORDINATES = ("arm", "labelled", "fold", "seed")
 
 

@@ -1,4 +1,4 @@
-"""The task, figures of single cases by MONAI's metrics, and the headline made of them."""
+"""The task, figures of single cases by MONAI's metrics, the headline made of them, and patients' differences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgan.comparison.results import RunRecord, Score, Split, patient_table, run_scores
+from medgan.comparison.results import Array, RunRecord, Score, Split, patient_table, run_scores
 from medgan.comparison.statistics import weighted_auc, weighted_balanced_accuracy
 from medgan.config import Config
 from medgan.data.cohort import Case, Cohort
@@ -165,6 +165,39 @@ def headline(scores: Sequence[Score], task: Task, split: Split) -> dict[str, flo
         "balanced_accuracy": float(weighted_balanced_accuracy(of_run.scores, of_run.truth, every_case)[0]),
         "brier": _mean(patient_table([run], "brier", split)[0]),
     }
+
+
+def patient_differences(
+    own: Sequence[RunRecord], other: Sequence[RunRecord], task: Task, split: str, metric: str, structure: str = ""
+) -> Array:
+    """Return each patient's difference to the baseline, ``(patients,)``, averaged over the seeds.
+
+    Of the metric itself where every case has it; else, as a single patient has no AUC, of the probability of the true
+    class.
+    """
+    if task.kind == "segmentation" or metric == "brier":
+        tables = [patient_table(runs, metric, split, structure or None)[0] for runs in (own, other)]
+    else:
+        tables = [_true_probability(runs, task, split) for runs in (own, other)]
+    difference = tables[0] - tables[1]
+    known = np.isfinite(difference).any(axis=0)
+    mean: Array = np.nanmean(difference[:, known], axis=0)
+    return mean
+
+
+def _true_probability(records: Sequence[RunRecord], task: Task, split: str) -> Array:
+    """Return ``(seeds, patients)`` probabilities of the true class."""
+    runs = [run_scores(record, task.class_names, split) for record in records]
+    names = sorted({patient for run in runs for patient in run.patients})
+    column = {name: i for i, name in enumerate(names)}
+    seeds = sorted({run.seed for run in runs})
+    total, count = np.zeros((len(seeds), len(names))), np.zeros((len(seeds), len(names)))
+    for run in runs:
+        right = np.take_along_axis(run.scores, run.truth[:, None], axis=1)[:, 0]
+        at = seeds.index(run.seed), np.array([column[patient] for patient in run.patients], dtype=np.int64)
+        np.add.at(total[at[0]], at[1], right)
+        np.add.at(count[at[0]], at[1], 1)
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 
 def _mean(table: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""The decision rule on many studies at once: bootstrap, sign-flip test, Holm and verdict, vectorised over studies."""
+"""Many studies at once: the decision rule (bootstrap, sign-flip test, Holm, verdict) and the gap closed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from medgan.comparison.statistics import MAX_SIGN_PATTERNS, Array, Interval, draw_counts, verdict
+from medgan.comparison.gap import Gap, gap_closed
+from medgan.comparison.statistics import MAX_SIGN_PATTERNS, Array, Interval, Resampled, draw_counts, verdict
 
 # Studies bootstrapped with the same resamples: enough to be quick, few enough that the resamples' chance averages out.
 STUDIES_AT_ONCE = 50
@@ -39,6 +40,25 @@ def simulate_verdicts(
             own = intervals[i * arms : (i + 1) * arms]
             said.append([verdict(interval, float(p), seeds) for interval, p in zip(own, of_study, strict=True)])
     return said
+
+
+def simulate_gaps(draw: Callable[[], Array], studies: int, *, resamples: int, rng: np.random.Generator) -> list[Gap]:
+    """Return the gap closed in each simulated study, by the same bootstrap as in a real one.
+
+    Args:
+        draw: gives one study: ``(arms, seeds, patients)`` figures of the arm with the generator, the controls, and last
+            the reference.
+        studies: how many.
+        resamples: of each study's bootstrap.
+        rng: source of the resampling.
+    """
+    found = []
+    for _ in range(studies):
+        tables = draw()
+        resampled = zip(tables.mean(axis=(1, 2)), bootstrap_means(tables, resamples, rng), strict=True)
+        arm, *controls, ceiling = (Resampled(float(mean), values) for mean, values in resampled)
+        found.append(gap_closed(arm, controls, ceiling))
+    return found
 
 
 def share(count: int, of: int) -> Interval:

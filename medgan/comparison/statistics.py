@@ -39,6 +39,25 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """A figure of the study as it was, ``mean``, and of each resample, ``values`` ``(R,)``; NaN where there was none.
+
+    With the same generator, ``values[r]`` of two arms with the same seeds and patients is of the same draw.
+    """
+
+    mean: float
+    values: Array
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Return the mean with the resamples' percentiles."""
+        known = self.values[np.isfinite(self.values)]
+        if not len(known):
+            return Interval(self.mean, np.nan, np.nan)
+        low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+        return Interval(self.mean, float(low), float(high))
+
+
 @dataclass(frozen=True)
 class Corrected:
     """A corrected resampled t-test: ``t``, its two-sided ``p``, the mean's ``interval``, ``degrees`` of freedom."""
@@ -69,26 +88,28 @@ class RunScores:
 
 
 def paired_bootstrap(difference: Array, resamples: int, rng: np.random.Generator, level: float = 0.95) -> Interval:
-    """Return the mean of ``difference`` with a percentile interval, resampling patients and seeds.
+    """Return the mean of ``difference`` with a percentile interval of that coverage. See :func:`resampled_mean`."""
+    return resampled_mean(difference, resamples, rng).interval(level)
 
-    Works as well for one arm's own values. With a single seed only the patients vary.
+
+def resampled_mean(table: Array, resamples: int, rng: np.random.Generator) -> Resampled:
+    """Return the mean of one arm's values, or of paired differences, resampling patients and (if several) seeds.
 
     Args:
-        difference: ``(seeds, patients)``; NaN (a structure the patient lacks) is left out.
+        table: ``(seeds, patients)``; NaN (a structure the patient lacks) is left out.
         resamples: how many.
         rng: source of the resampling.
-        level: coverage.
     """
-    difference = np.asarray(difference, dtype=np.float64)
-    known = np.isfinite(difference)
+    table = np.asarray(table, dtype=np.float64)
+    known = np.isfinite(table)
     if not known.any():
-        return Interval(np.nan, np.nan, np.nan)
-    seeds = draw_counts(difference.shape[0], resamples, rng)
-    patients = draw_counts(difference.shape[1], resamples, rng)
-    totals = np.einsum("rs,sp,rp->r", seeds, np.where(known, difference, 0.0), patients, optimize=True)
+        return Resampled(np.nan, np.full(resamples, np.nan))
+    seeds = draw_counts(table.shape[0], resamples, rng)
+    patients = draw_counts(table.shape[1], resamples, rng)
+    totals = np.einsum("rs,sp,rp->r", seeds, np.where(known, table, 0.0), patients, optimize=True)
     counts = np.einsum("rs,sp,rp->r", seeds, known.astype(np.float64), patients, optimize=True)
     means = np.divide(totals, counts, out=np.full(resamples, np.nan), where=counts > 0)
-    return _interval(float(difference[known].mean()), means, level)
+    return Resampled(float(table[known].mean()), means)
 
 
 def paired_metric_bootstrap(
@@ -104,17 +125,13 @@ def paired_metric_bootstrap(
 ) -> Interval:
     """The same for a metric of the whole test set, such as the AUC, computed anew in every resample and for every seed.
 
-    A resample that lacks all but one class has no AUC and is left out.
+    A resample that lacks all but one class has no AUC and is left out. See :func:`resampled_metric` for the rest.
 
     Args:
-        metric: see :data:`WeightedMetric`.
         scores: ``(seeds, N, K)`` class probabilities of N cases.
         baseline: the same of the arm to subtract; ``None`` for the metric itself.
         truth: ``(N,)`` class indices.
         patients: ``(N,)`` who each case is of; a patient is resampled with all cases.
-        resamples: how many.
-        rng: source of the resampling.
-        level: coverage.
     """
     people = tuple(patients)
     runs = [RunScores(seed, 0, of_seed, truth, people) for seed, of_seed in enumerate(scores)]
@@ -133,7 +150,19 @@ def fold_metric_bootstrap(
     rng: np.random.Generator,
     level: float = 0.95,
 ) -> Interval:
-    """The same for cross-validation: the metric of each run, averaged over a seed's folds and then over the seeds.
+    """The same for cross-validation, with an interval of that coverage. See :func:`resampled_metric`."""
+    return resampled_metric(metric, runs, baseline, resamples=resamples, rng=rng).interval(level)
+
+
+def resampled_metric(
+    metric: WeightedMetric,
+    runs: Sequence[RunScores],
+    baseline: Sequence[RunScores] | None,
+    *,
+    resamples: int,
+    rng: np.random.Generator,
+) -> Resampled:
+    """Return the metric of each run, averaged over a seed's folds and then over the seeds, and its resamples.
 
     Patients are resampled over the union of all folds and seeds over all of theirs: a patient, or a seed, counts
     equally often wherever it occurs. A fold in which a resample lacks all but one class is left out of that resample.
@@ -145,7 +174,6 @@ def fold_metric_bootstrap(
             itself.
         resamples: how many.
         rng: source of the resampling.
-        level: coverage.
 
     Raises:
         ValueError: ``runs`` and ``baseline`` are not pairs.
@@ -165,7 +193,7 @@ def fold_metric_bootstrap(
             values[i] -= metric(baseline[i].scores, run.truth, weights)
     of_seeds = np.stack([_mean_of_known(values[seed_of_run == i]) for i in range(len(seeds))])
     resampled = np.einsum("rs,sr->r", drawn_seeds, of_seeds[:, 1:]) / len(seeds)
-    return _interval(float(of_seeds[:, 0].mean()), resampled, level)
+    return Resampled(float(of_seeds[:, 0].mean()), resampled)
 
 
 def weighted_auc(scores: Array, truth: NDArray[np.int64], weights: Array) -> Array:
@@ -311,14 +339,6 @@ def draw_counts(items: int, resamples: int, rng: np.random.Generator) -> Array:
 def _tested(run: RunScores) -> tuple[int, int, tuple[str, ...], list[int]]:
     """Whatever must be the same in two arms' runs for their difference to be one of pairs."""
     return run.seed, run.fold, tuple(run.patients), run.truth.tolist()
-
-
-def _interval(mean: float, resampled: Array, level: float) -> Interval:
-    known = resampled[np.isfinite(resampled)]
-    if not len(known):
-        return Interval(mean, np.nan, np.nan)
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(mean, float(low), float(high))
 
 
 def _mean_of_known(rows: Array) -> Array:

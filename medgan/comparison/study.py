@@ -17,6 +17,7 @@ from medgan.comparison.design import Cell, all_cells
 from medgan.comparison.engines import EngineName, default_workers, run_cells
 from medgan.comparison.execution import Outcome, execute
 from medgan.comparison.gallery import PREDICTIONS, save_gallery, save_predictions
+from medgan.comparison.gap_table import GAP_COLUMNS, GapRow, gap_rows
 from medgan.comparison.live import LiveTable
 from medgan.comparison.material import Material
 from medgan.comparison.plan import freeze, make_plan
@@ -24,6 +25,7 @@ from medgan.comparison.power import seeds_needed
 from medgan.comparison.recording import CellRecorder, StudyRecorder
 from medgan.comparison.report import write_report
 from medgan.comparison.results import (
+    GAP,
     RUNS_FOLDER,
     SUMMARY,
     FailedRun,
@@ -49,11 +51,13 @@ class StudyResult:
     """What a study gives.
 
     Attributes:
-        output: the folder with plan.json, results.csv, curve.csv, runs.csv, summary.csv, report.html and runs/.
+        output: the folder with plan.json, results.csv, curve.csv, runs.csv, summary.csv, report.html and runs/; with
+            gap.csv where there is a reference to close a gap to.
         summary: a row for each block, split, metric, structure and arm.
         runs: the finished runs by block and arm, in the order of fold and seed.
         failed: those that did not come to their end.
         reused: how many were there already.
+        gaps: where each arm with a generator lies between the best control and the reference, by block.
     """
 
     output: Path
@@ -61,6 +65,7 @@ class StudyResult:
     runs: Runs
     failed: tuple[FailedRun, ...]
     reused: int
+    gaps: tuple[GapRow, ...] = ()
 
 
 def compare(
@@ -96,9 +101,11 @@ def compare(
     with StudyRecorder(tracker, plan, digest) as recorder:
         records, failed, reused = _run_all(material, cells, output, recorder, engine, workers)
         runs = _arranged(records, list(material.arms))
-        summary = _summarise(material, runs, plan)
+        summary, gaps = _summarise(material, runs, plan)
         write_results(output, records, failed)
         write_table(output / SUMMARY, [asdict(row) for row in summary], COLUMNS)
+        if gaps:
+            write_table(output / GAP, [asdict(row) for row in gaps], GAP_COLUMNS)
         if config.compare.pictures and records:
             save_gallery(output, material, runs)
         if records:
@@ -107,7 +114,7 @@ def compare(
     lost = {arm for arm in material.arms if not any(r.arm == arm for r in records)}
     if lost:
         raise TrainingFailure(f"{output}: FAILED_RUNS: every run of {', '.join(sorted(lost))} failed, see runs.csv")
-    return StudyResult(output, tuple(summary), runs, tuple(failed), reused)
+    return StudyResult(output, tuple(summary), runs, tuple(failed), reused, tuple(gaps))
 
 
 def describe(config: Config, *, workers: int | None = None) -> str:
@@ -269,9 +276,10 @@ def _checks(material: Material) -> frozenset[str]:
     return frozenset(name for name, arm in material.arms.items() if is_check(arm, baseline))
 
 
-def _summarise(material: Material, runs: Runs, plan: Mapping[str, Any]) -> list[SummaryRow]:
+def _summarise(material: Material, runs: Runs, plan: Mapping[str, Any]) -> tuple[list[SummaryRow], list[GapRow]]:
     exploratory = frozenset(arm["name"] for arm in plan["arms"] if arm["exploratory"])
     rows: list[SummaryRow] = []
+    gaps: list[GapRow] = []
     for labelled, of_arms in runs.items():
         used = material.block(labelled, 0).used
         ratio = len(used["test"]) / len(used["training"])
@@ -286,4 +294,5 @@ def _summarise(material: Material, runs: Runs, plan: Mapping[str, Any]) -> list[
             frozenset(material.references),
         )
         rows += summarise(of_arms, question)
-    return rows
+        gaps += gap_rows(of_arms, question, material.arms)
+    return rows, gaps

@@ -12,13 +12,14 @@ import numpy as np
 from medgan.comparison.metrics import METRICS, SetMetric, positive_classes, set_metric
 from medgan.comparison.power import detectable_difference, metric_table
 from medgan.comparison.results import Array, RunRecord, patient_table, run_scores
-from medgan.comparison.scoring import Task
+from medgan.comparison.scoring import Task, patient_differences
 from medgan.comparison.statistics import (
     Interval,
-    fold_metric_bootstrap,
+    Resampled,
     holm,
     nadeau_bengio,
-    paired_bootstrap,
+    resampled_mean,
+    resampled_metric,
     sign_flip,
     verdict,
     weighted_auc,
@@ -154,7 +155,7 @@ def summarise(runs: Runs, question: Question) -> list[SummaryRow]:
 
 
 def _rows(runs: Runs, question: Question, split: str, metric: str, structure: str) -> list[SummaryRow]:
-    figure = _Figure(metric, structure, split, question)
+    figure = Figure(metric, structure, split, question)
     primary = metric == question.task.metric and structure == "" and split == "test"
     rows: dict[str, SummaryRow] = {}
     for arm, records in runs.items():
@@ -195,7 +196,7 @@ def _rows(runs: Runs, question: Question, split: str, metric: str, structure: st
 
 
 @dataclass(frozen=True)
-class _Figure:
+class Figure:
     """One metric of one split: how its intervals and tests are made."""
 
     metric: str
@@ -207,6 +208,10 @@ class _Figure:
         self, records: Sequence[RunRecord], baseline: Sequence[RunRecord] | None, level: float = 0.95
     ) -> Interval:
         """Return the mean, or mean difference, with the bootstrap's interval over patients and seeds."""
+        return self.resampled(records, baseline).interval(level)
+
+    def resampled(self, records: Sequence[RunRecord], baseline: Sequence[RunRecord] | None = None) -> Resampled:
+        """Return the mean, or mean difference, with those of the resamples: arms of the same runs are drawn alike."""
         # The same resamples of patients and seeds for every arm and metric.
         rng = numpy_generator(self.question.seed, "bootstrap")
         resamples = self.question.settings.bootstrap
@@ -214,9 +219,9 @@ class _Figure:
         if of_set is not None:
             prepared = [of_set.prepare(r, self.split) for r in records]
             other = None if baseline is None else [of_set.prepare(r, self.split) for r in baseline]
-            return fold_metric_bootstrap(of_set.measure, prepared, other, resamples=resamples, rng=rng, level=level)
+            return resampled_metric(of_set.measure, prepared, other, resamples=resamples, rng=rng)
         table = self._table(records)
-        return paired_bootstrap(table if baseline is None else table - self._table(baseline), resamples, rng, level)
+        return resampled_mean(table if baseline is None else table - self._table(baseline), resamples, rng)
 
     def compared(
         self, row: SummaryRow, own: Sequence[RunRecord], other: Sequence[RunRecord], *, power: bool, comparisons: int
@@ -296,39 +301,6 @@ class _Figure:
 def _figures_of(record: RunRecord, split: str) -> list[tuple[str, str, str, str]]:
     # As text: NaN, of a structure that is not there, equals itself.
     return sorted((s.case_id, s.metric, s.structure, repr(s.value)) for s in record.scores if s.split == split)
-
-
-def patient_differences(
-    own: Sequence[RunRecord], other: Sequence[RunRecord], task: Task, split: str, metric: str, structure: str = ""
-) -> Array:
-    """Return each patient's difference to the baseline, ``(patients,)``, averaged over the seeds.
-
-    Of the metric itself where every case has it; else, as a single patient has no AUC, of the probability of the true
-    class.
-    """
-    if task.kind == "segmentation" or metric == "brier":
-        tables = [patient_table(runs, metric, split, structure or None)[0] for runs in (own, other)]
-    else:
-        tables = [_true_probability(runs, task, split) for runs in (own, other)]
-    difference = tables[0] - tables[1]
-    known = np.isfinite(difference).any(axis=0)
-    mean: Array = np.nanmean(difference[:, known], axis=0)
-    return mean
-
-
-def _true_probability(records: Sequence[RunRecord], task: Task, split: str) -> Array:
-    """Return ``(seeds, patients)`` probabilities of the true class."""
-    runs = [run_scores(record, task.class_names, split) for record in records]
-    names = sorted({patient for run in runs for patient in run.patients})
-    column = {name: i for i, name in enumerate(names)}
-    seeds = sorted({run.seed for run in runs})
-    total, count = np.zeros((len(seeds), len(names))), np.zeros((len(seeds), len(names)))
-    for run in runs:
-        right = np.take_along_axis(run.scores, run.truth[:, None], axis=1)[:, 0]
-        at = seeds.index(run.seed), np.array([column[patient] for patient in run.patients], dtype=np.int64)
-        np.add.at(total[at[0]], at[1], right)
-        np.add.at(count[at[0]], at[1], 1)
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 
 def _structures(metric: str, task: Task) -> Sequence[str]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from finished_studies import Recipe, plan_of
 from medgan.checkpoint import load_checkpoint
 from medgan.comparison.account import champion_of, datasets, plan_params, verdict_line
 from medgan.comparison.design import Cell
+from medgan.comparison.gap_table import GAP_COLUMNS, GapRow
 from medgan.comparison.recording import StudyRecorder
 from medgan.comparison.results import CurvePoint, write_table
 from medgan.comparison.summary import COLUMNS
@@ -54,6 +55,13 @@ ROWS = [
 ]
 
 
+NAN = math.nan
+GAP_ROW = GapRow(
+    0, "gan", "dice", 0.8, "none", 0.78, "reference", 0.83, 0.02, 0.01, 0.03, 0.05, 0.02, 0.08, 0.4, 0.1, math.inf, 8, 6
+)
+GAPS = [GAP_ROW, replace(GAP_ROW, labelled=4, closed=NAN, closed_low=NAN, closed_high=NAN)]
+
+
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory: pytest.TempPathFactory) -> MLflowTracker:
     return MLflowTracker(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db", "studies")
@@ -69,6 +77,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study's folder; its results and gallery name a patient and a case."""
     folder = tmp_path_factory.mktemp("study")
     write_table(folder / "summary.csv", ROWS, COLUMNS)
+    write_table(folder / "gap.csv", [asdict(gap) for gap in GAPS], GAP_COLUMNS)
     (folder / "results.csv").write_text(f"arm,case_id,patient_id\ngan,{CANARIES[0]},{CANARIES[1]}\n")
     (folder / "gallery.json").write_text(json.dumps(CANARIES))
     (folder / "plan.json").write_text(json.dumps(PLAN))
@@ -180,7 +189,7 @@ def test_files_and_tables_of_the_study_are_stored_but_not_those_with_ids(
 ) -> None:
     run_id = finished.parent.info.run_id
     top = {f.path for f in client.list_artifacts(run_id)}
-    assert top == {"plan.json", "summary.csv", "report.html", "report.md", "figures", "tables"}
+    assert top == {"plan.json", "summary.csv", "gap.csv", "report.html", "report.md", "figures", "tables"}
     store = Path(tracker.uri.removeprefix("sqlite:///")).parent
     tables = store / "mlartifacts" / run_id / "artifacts" / "tables"
     replicates = json.loads((tables / "replicates.json").read_text())
@@ -195,6 +204,23 @@ def test_files_and_tables_of_the_study_are_stored_but_not_those_with_ids(
     assert len(summary["data"]) == len(ROWS)
     assert summary["columns"][:5] == ["arm", "metric", "mean", "difference", "verdict"]
     assert sorted(summary["columns"]) == sorted(COLUMNS)
+
+
+def test_the_gap_closed_is_a_metric_by_labelled_cases_and_stands_in_the_description(
+    finished: Finished, client: Any
+) -> None:
+    run_id, all_cases = finished.parent.info.run_id, COUNTS["used_cases"]
+
+    def points(name: str) -> list[tuple[int, float]]:
+        return [(m.step, m.value) for m in client.get_metric_history(run_id, name)]
+
+    assert points("gap_closed/gan") == [(all_cases, 0.4)]
+    assert points("gap_closed_low/gan") == [(all_cases, 0.1)]
+    assert points("gap_closed_high/gan") == []  # without a bound
+    assert sorted(points("gap/gan")) == sorted([(all_cases, 0.05), (4, 0.05)])
+    note = client.get_run(run_id).data.tags["mlflow.note.content"]
+    assert "gan (all labelled): 0.40 (0.10 to no bound) of the way from none to reference" in note
+    assert "gan (4 labelled): none, reference is not reliably above none" in note
 
 
 def test_no_patient_and_no_case_is_in_the_store(finished: Finished, tracker: MLflowTracker) -> None:

@@ -42,6 +42,13 @@ def exploratory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def referred(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_study(tmp_path_factory.mktemp("referred"), Recipe(labelled=(4, 8), gallery=False, reference=True))
+    write_report(folder)
+    return folder
+
+
 def html(folder: Path) -> str:
     return (folder / "report.html").read_text(encoding="utf-8")
 
@@ -195,6 +202,30 @@ def test_classification_has_operating_point_and_reliability(classification: Path
     assert "Sensitivity and specificity are at the threshold that reached a sensitivity of 0.9" in words
     assert "in 9 bins of equal mass, replicates pooled" in words
     assert 'id="calibration"' not in html(segmentation)
+
+
+def test_gap_closed_is_in_words_a_table_and_a_figure(referred: Path, segmentation: Path) -> None:
+    words = shown(referred).replace("\u2212", "-").replace("\u00a0", " ")
+    assert "“classical+gan”: 0.47 of the gap closed (95 % CI 0.27 to 0.69)" in words
+    assert "it differs from the best control, “classical+random-deformation”, by +0.016" in words
+    assert "“gan”: -0.29 of the gap closed" in words
+    # The block without a gap gives no share, and says why.
+    assert "“classical+gan”: no share is given. The reference “classical+all-labels” is not reliably above" in words
+    assert words.index("no share is given") < words.index("of the gap closed")
+    assert words.count("no gap shown") == 2
+    assert "the best control is chosen anew" in words
+    assert (referred / "figures" / "gap-8.png").is_file()
+    assert not (referred / "figures" / "gap-4.png").exists()
+    assert "0.47 of the gap closed" in (referred / "report.md").read_text()
+    assert "Gap closed" not in shown(segmentation)
+
+
+def test_a_reference_is_never_a_gain_and_is_no_arm_compared(referred: Path) -> None:
+    words = shown(referred)
+    assert words.count("reference: all labels") >= 4
+    assert "5 arms were compared" in words
+    assert "As a reference, a ceiling that is not compared and in no adjustment: classical+all-labels" in words
+    assert not re.search(r"(Gain|Loss) shown for[^.]*all-labels", words)
 
 
 def test_methods_come_from_the_plan(segmentation: Path, classification: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from medgan.comparison.design import Cell
-from medgan.comparison.report import words
+from medgan.comparison.report import figures, words
 from medgan.comparison.report.derived import (
     patient_differences,
     reliability,
@@ -83,6 +83,15 @@ def test_detectable_difference_in_words() -> None:
     assert "could not have shown a gain" in words.detectable([replace(ROW, detectable=math.inf)])
     assert "For 1 arm no difference" in words.detectable([ROW, replace(ROW, detectable=math.inf)])
     assert words.detectable([replace(ROW, detectable=math.nan)]) == ""
+
+
+def test_an_interval_of_the_gap_without_a_bound_goes_on_beyond_the_axis() -> None:
+    estimates = {"gan": figures.Estimate(0.5, -3.0, math.inf), "x": figures.Estimate(0.2, 0.1, 0.3)}
+    (axes,) = figures.gap_figure(estimates, figures.arm_styles(["b", "gan", "x"], "b"), "share").axes
+    left, right = axes.get_xlim()
+    assert (left, right) == (-1, 2)
+    ends = [(line.get_marker(), float(line.get_xdata()[0])) for line in axes.lines if line.get_marker() in ("<", ">")]
+    assert ends == [("<", left), (">", right)]
 
 
 def test_a_reference_is_called_one_and_is_no_part_of_the_headline() -> None:

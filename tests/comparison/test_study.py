@@ -209,6 +209,26 @@ def test_a_reference_is_trained_with_all_labels_and_changes_nothing_else(
     assert "2 arms were compared" in page
 
 
+def test_the_gap_is_measured_when_a_reference_is_added_to_a_finished_study(
+    config: Callable[..., Config], tmp_path: Path
+) -> None:
+    arms = ["classical", "classical+gan"]
+    settings = config({"labelled": 2}, arms=arms, steps=2, checkpoint=str(checkpoint(tmp_path / "generator", config())))
+    assert compare(settings, tmp_path / "out", NoTracker()).gaps == ()
+    assert not (tmp_path / "out" / "gap.csv").exists()
+    more = settings.compare.model_copy(update={"arms": (*arms, "classical+all-labels")})
+    after = compare(settings.model_copy(update={"compare": more}), tmp_path / "out", NoTracker())
+    assert after.reused == 4
+    (row,) = after.gaps
+    assert (row.labelled, row.arm, row.best, row.ceiling) == (2, "classical+gan", "classical", "classical+all-labels")
+    assert row.exploratory
+    means = {r.arm: r.mean for r in after.summary if (r.metric, r.structure) == ("dice", "")}
+    assert row.difference == pytest.approx(means["classical+gan"] - means["classical"])
+    assert row.room == pytest.approx(means["classical+all-labels"] - means["classical"])
+    assert len(read_table(tmp_path / "out" / "gap.csv")) == 1
+    assert "Gap closed" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_reference_in_classification_and_folds(config: Callable[..., Config], tmp_path: Path) -> None:
     settings = config(
         {"class_key": "kind", "folds": 3}, arms=["classical", "all-labels"], task="classification", labelled=[4, 5],

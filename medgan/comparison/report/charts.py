@@ -21,7 +21,8 @@ from medgan.comparison.report.derived import (
 )
 from medgan.comparison.report.figures import Estimate
 from medgan.comparison.report.finished import FinishedStudy
-from medgan.comparison.report.words import METRICS, SPACE, block_name, figure, plural, signed
+from medgan.comparison.report.gap import share, share_interval
+from medgan.comparison.report.words import METRICS, SPACE, block_name, figure, listed, plural, signed
 from medgan.comparison.summary import SummaryRow
 
 FIGURES = "figures"
@@ -179,6 +180,23 @@ class Charts:
         )
         drawn = figures.reliability_figure(curves, self.styles, label)
         return [self._chart(f"reliability-{labelled}", self._title("Reliability", labelled), caption, words, drawn)]
+
+    def gap(self, labelled: int) -> list[Chart]:
+        """Where each arm with a generator lies between the best control and the reference, where there is a gap."""
+        rows = [row for row in self.study.gaps if row.labelled == labelled and np.isfinite(row.closed)]
+        if not rows:
+            return []
+        estimates = {row.arm: Estimate(row.closed, row.closed_low, row.closed_high) for row in rows}
+        controls = sorted({row.best for row in rows})
+        drawn = figures.gap_figure(
+            estimates, self.styles, f"share of the gap in {self.name} closed\n(0: best control, 1: all labels)"
+        )
+        caption = (
+            f"0 is the best control ({listed(controls)}), 1 the reference {rows[0].ceiling}; bars: {LEVEL} intervals, "
+            "arrows where they go on beyond the axis."
+        )
+        words = [f"{row.arm}: {share(row.closed)}, {share_interval(row)}" for row in rows]
+        return [self._chart(f"gap-{labelled}", self._title("Gap closed", labelled), caption, words, drawn)]
 
     def sweeps(self, labelled: int) -> list[Chart]:
         """Differences to the baseline along probability or strength."""

@@ -165,6 +165,40 @@ def reliability_figure(curves: Mapping[str, Reliability], styles: Mapping[str, S
     return figure
 
 
+def gap_figure(estimates: Mapping[str, Estimate], styles: Mapping[str, Style], label: str) -> Any:
+    """Draw each arm between the best control (0) and the reference (1), with its interval.
+
+    The axis ends at -1 and 2: a wider interval, of a gap that is hardly one, goes on beyond it with an arrow.
+
+    Args:
+        estimates: by arm, the share of the gap closed.
+        styles: of the arms.
+        label: of the axis.
+    """
+    figure, axes = _canvas(1.2 + 0.65 * len(estimates))
+    ends = [end for estimate in estimates.values() for end in estimate]
+    left, right = max(-1.0, min(-0.1, *ends) - 0.05), min(2.0, max(1.1, *ends) + 0.05)
+    axes.axvspan(0, 1, color="#eef2f6", zorder=0)
+    for place in (0, 1):
+        axes.axvline(place, color="#777777", linewidth=1, zorder=1)
+    for row, (arm, estimate) in enumerate(estimates.items()):
+        colour, marker = styles[arm]
+        low, high = max(estimate.low, left), min(estimate.high, right)
+        axes.plot([low, high], [row, row], color=colour, linewidth=2.6, solid_capstyle="butt")
+        for end, clipped, arrow in ((estimate.low, low, "<"), (estimate.high, high, ">")):
+            if end != clipped:
+                axes.plot([clipped], [row], marker=arrow, color=colour, markersize=7, clip_on=False)
+        if left <= estimate.mean <= right:
+            axes.plot([estimate.mean], [row], marker=marker, color=colour, markersize=8, markeredgecolor="black")
+        axes.text(0, row - 0.3, _plain(arm), transform=axes.get_yaxis_transform(), fontsize=10)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlim(left, right)
+    axes.set_ylim(len(estimates) - 0.6, -0.75)
+    axes.set_xlabel(_plain(label))
+    return figure
+
+
 def save_figure(figure: Any, path: Path) -> bytes:
     """Write a figure as PNG (without the program's name, so that the same figure gives the same bytes)."""
     buffer = io.BytesIO()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medgan.comparison.design import Cell
+from medgan.comparison.gap_table import GapRow, read_gaps
 from medgan.comparison.results import CURVE, PLAN, RESULTS, SUMMARY, read_table
 from medgan.comparison.summary import SummaryRow
 from medgan.errors import InputFault
@@ -69,6 +70,7 @@ class FinishedStudy:
         runs: every run, failed ones too.
         scores: rows of ``results.csv`` by run.
         curves: rows of ``curve.csv`` by run, steps ascending.
+        gaps: rows of ``gap.csv``; none without a reference.
     """
 
     sha256: str
@@ -78,6 +80,7 @@ class FinishedStudy:
     runs: Sequence[RunLine]
     scores: Mapping[Cell, Sequence[ScoreLine]]
     curves: Mapping[Cell, Sequence[CurveLine]]
+    gaps: Sequence[GapRow] = ()
 
     @property
     def arms(self) -> list[str]:
@@ -140,6 +143,7 @@ def read_study(output: Path) -> FinishedStudy:
             runs=list(_runs(output / RUNS)),
             scores=scores,
             curves={cell: sorted(points, key=lambda point: point.step) for cell, points in curves.items()},
+            gaps=read_gaps(output),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"not the folder of a finished study ({type(error).__name__})"

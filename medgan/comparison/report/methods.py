@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medgan.comparison.report.finished import FinishedStudy
+from medgan.comparison.report.gap import gap_methods
 from medgan.comparison.report.words import (
     DISTANCES,
     METRICS,
@@ -244,7 +245,8 @@ def _statistics(study: FinishedStudy) -> str:
         "The detectable difference is the one that this decision rule would find with 80 % power, given the variance "
         "seen between patients and seeds."
     )
-    return " ".join(tests)
+    gap = gap_methods(study.gaps, plan)
+    return " ".join([*tests, gap] if gap else tests)
 
 
 def _software(plan: Mapping[str, Any]) -> str:

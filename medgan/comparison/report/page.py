@@ -16,6 +16,7 @@ from medgan.comparison.report import words
 from medgan.comparison.report.charts import Charts
 from medgan.comparison.report.claim import claim_items
 from medgan.comparison.report.finished import FinishedStudy, read_study
+from medgan.comparison.report.gap import EXPLANATION, LEAD, gap_words, share, share_interval
 from medgan.comparison.report.methods import methods
 from medgan.comparison.report.record import runs_table, times
 from medgan.comparison.report.viewer import Pictures, read_pictures
@@ -37,8 +38,8 @@ def write_report(output: Path) -> Path:
     The page is one file without a network. Pictures of patients are in the page alone, never in ``figures/``.
 
     Args:
-        output: folder with plan.json, results.csv, curve.csv, runs.csv, summary.csv and, where pictures are wanted,
-            gallery.json with gallery.npz.
+        output: folder with plan.json, results.csv, curve.csv, runs.csv, summary.csv, gap.csv where there is a reference
+            and, where pictures are wanted, gallery.json with gallery.npz.
 
     Returns:
         The path of ``report.html``.
@@ -81,6 +82,8 @@ def _context(study: FinishedStudy, charts: Charts) -> dict[str, Any]:
         "generators": _generators(plan),
         "cohorts": _cohorts(plan),
         "not_anonymous": words.NOT_ANONYMOUS,
+        "gap_lead": LEAD,
+        "gap_explanation": EXPLANATION,
     }
 
 
@@ -104,6 +107,8 @@ def _block(study: FinishedStudy, charts: Charts, labelled: int) -> dict[str, Any
         "further": _table(study, labelled, "test", but=metric),
         "parts": _table(study, labelled, "test", structure=None),
         "external": _table(study, labelled, "external"),
+        "gaps": [(row, gap_words(row, plan)) for row in study.gaps if row.labelled == labelled],
+        "gap_charts": charts.gap(labelled),
     }
 
 
@@ -183,6 +188,7 @@ def _contents(study: FinishedStudy, context: Mapping[str, Any], pictures: Pictur
     sections = [
         ("verdict", "Verdict", True),
         ("arms", "Arms compared", True),
+        ("gap", "Gap closed", bool(study.gaps)),
         ("curves", "Curves", True),
         ("metrics", "Further metrics", True),
         ("calibration", "Calibration", task == "classification" and calibrated),
@@ -235,6 +241,7 @@ def _environment(**options: Any) -> Any:
     environment.filters.update(
         figure=words.figure,
         signed=words.signed,
+        share=share,
         p=words.p_value,
         seconds=words.seconds,
         plural=words.plural,
@@ -242,7 +249,7 @@ def _environment(**options: Any) -> Any:
         first_upper=lambda text: text[:1].upper() + text[1:],
         breakable=_breakable,
     )
-    environment.globals.update(interval=words.interval, block_name=words.block_name)
+    environment.globals.update(interval=words.interval, share_interval=share_interval, block_name=words.block_name)
     return environment
 
 
