@@ -18,7 +18,7 @@ from medgan.generate.formats.nifti import Nifti
 from medgan.generate.formats.nnunet import NnUNet
 from medgan.generate.making import ATTEMPT_STRIDE, Gate, Made, known_class, make_sibling
 from medgan.generate.plan import Order, Plan, choose_sources, plan_orders
-from medgan.generate.sidecar import Place, build_sidecar, measure
+from medgan.generate.sidecar import Place, build_sidecar, measure, part_of_source
 from medgan.generate.source import Source, read_source
 from medgan.generate.store import LocalStore, Store, open_store
 from medgan.sampler import Sampler, load
@@ -143,7 +143,9 @@ class Workshop:
                 order.seed, drawn["index"], self.job.strength, known_class(order.case.class_name, self.sampler)
             ).to_json()
             same = drawn == wanted and drawn["index"] % ATTEMPT_STRIDE == order.index
-            same = same and found["source"]["content_sha256"] == self.contents.of(order.case)
+            source = found["source"]
+            same = same and source["content_sha256"] == self.contents.of(order.case)
+            same = same and part_of_source(order.case).items() <= source.items()
         except (ValueError, KeyError, TypeError):
             return False
         if not same or found["format"] != self.layout.name:

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from medgan.checkpoint import Checkpoint, library_versions
+from medgan.data.case import Case
+from medgan.data.dicom_headers import series_digest
 from medgan.data.volume import Volume
 from medgan.generate.formats.base import Encoded
 from medgan.generate.making import Made
@@ -79,6 +81,7 @@ def build_sidecar(made: Made, encoded: Encoded, quality_of: Mapping[str, Any], p
             "label": None if case.label is None else place.relative(case.label),
             "label_names": {str(value): name for value, name in made.source.label_names.items()},
             "channels": case.channels,
+            **part_of_source(case),
             "modality": place.modality,
             "content_sha256": made.source.content,
         },
@@ -102,6 +105,11 @@ def build_sidecar(made: Made, encoded: Encoded, quality_of: Mapping[str, Any], p
             if parts
         },
     }
+
+
+def part_of_source(case: Case) -> dict[str, Any]:
+    """Return which frame or series of its files a case is; the series by a hash, as no header's UID is written."""
+    return {"frame": case.frame, "series_sha256": None if case.series is None else series_digest(case.series)}
 
 
 def measure(made: Made) -> dict[str, Any]:

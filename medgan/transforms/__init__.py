@@ -2,5 +2,6 @@
 
 from medgan.transforms.array import RandDAGAN
 from medgan.transforms.dictionary import RandDAGAND, RandDAGANd, RandDAGANDict
+from medgan.transforms.loader import SampleDataLoader
 
-__all__ = ["RandDAGAN", "RandDAGAND", "RandDAGANDict", "RandDAGANd"]
+__all__ = ["RandDAGAN", "RandDAGAND", "RandDAGANDict", "RandDAGANd", "SampleDataLoader"]
