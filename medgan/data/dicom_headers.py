@@ -71,6 +71,25 @@ def read_headers(folder: Path) -> list[tuple[Path, Any]]:
     return [(path, header) for path, header in headers if header is not None]
 
 
+def series_digest(uid: str) -> str:
+    """Return the SHA-256 of a SeriesInstanceUID, by which a record names a series without repeating its header."""
+    return hashlib.sha256(uid.encode()).hexdigest()
+
+
+def find_series(folder: Path, digest: str) -> str:
+    """Return the SeriesInstanceUID in ``folder`` whose :func:`series_digest` this is.
+
+    Raises:
+        InputFault: ``UNKNOWN_SERIES``: the folder holds none, or a file in it is damaged.
+    """
+    uids = {str(header.get("SeriesInstanceUID", "")) for _, header in read_headers(folder)}
+    for uid in uids:
+        if series_digest(uid) == digest:
+            return uid
+    reason = f"none of its {len(uids)} series is the recorded one"
+    raise InputFault(folder, "UNKNOWN_SERIES", reason, "put the recorded series back")
+
+
 def series_modality(folder: Path) -> str | None:
     """Return ``ct`` or ``mri`` (another modality in lower case) of the first slice, or ``None``."""
     for path in _files(folder):

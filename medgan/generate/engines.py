@@ -88,14 +88,22 @@ def _run_ray(workshop: Workshop, start: int, stop: int, workers: int | None) -> 
         except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
             losses[part] += 1
             if losses[part] > MAX_LOSSES:
-                reason = f"siblings {part[0]} to {part[1] - 1} lost their worker {losses[part]} times"
+                reason = f"{_named(workshop, part)} cost {losses[part]} workers"
                 raise MedganError(f"--engine: RAY_WORKER_LOST: {reason}, look at its memory, then run again") from error
-            logger.warning("a worker was lost with siblings %d to %d; they are tried again", part[0], part[1] - 1)
+            logger.warning("a worker was lost over %s; what is missing is tried again", _named(workshop, part))
             waiting.appendleft(part)
             idle.append(actor_class.remote(workshop.job, workshop.gate))
             continue
         idle.append(actor)
         yield made
+
+
+def _named(workshop: Workshop, part: tuple[int, int]) -> str:
+    """Name the sibling of a block that a lost worker was at: they are made in order, while the next source is read."""
+    missing = [order for order in workshop.plan.orders(*part) if not workshop.is_done(order)]
+    if not missing:
+        return f"siblings {part[0]} to {part[1] - 1}"
+    return f"the sibling {missing[0].name} of the case {missing[0].case.case_id}, or the one after it,"
 
 
 class RayWorker:

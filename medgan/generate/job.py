@@ -18,7 +18,7 @@ from medgan.generate.formats.nifti import Nifti
 from medgan.generate.formats.nnunet import NnUNet
 from medgan.generate.making import Gate, LeftOut, Made, known_class, make_sibling
 from medgan.generate.plan import Order, Plan, choose_sources, plan_orders
-from medgan.generate.sidecar import Place, build_left_out, build_sidecar, measure
+from medgan.generate.sidecar import Place, build_left_out, build_sidecar, measure, part_of_source
 from medgan.generate.source import Source, read_source
 from medgan.generate.store import LocalStore, Store, open_store
 from medgan.sampler import Sampler, attempt_at, attempt_number, load, require_gate
@@ -156,7 +156,9 @@ class Workshop:
                 order.seed, order.index, self.job.strength, known_class(order.case.class_name, self.sampler)
             )
             same = drawn == attempt_at(wanted, attempt_number(drawn["index"]) - 1).to_json()
-            same = same and found["source"]["content_sha256"] == self.contents.of(order.case)
+            source = found["source"]
+            same = same and source["content_sha256"] == self.contents.of(order.case)
+            same = same and part_of_source(order.case).items() <= source.items()
         except (ValueError, KeyError, TypeError):
             return False
         if not same or found["format"] != self.layout.name:

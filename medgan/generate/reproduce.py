@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medgan.checkpoint import make_output
 from medgan.data.cohort import Case, Cohort
+from medgan.data.dicom_headers import find_series
 from medgan.data.nifti import NIFTI_SUFFIXES, write_nifti
 from medgan.data.split import content_hash
 from medgan.errors import InputFault
@@ -33,6 +34,7 @@ class Recorded:
     layout: Format
     drawn: dict[str, Any]
     content: str
+    series: str | None
     digests: dict[str, list[str]]
     checkpoint: Path
     checkpoint_uri: str | None
@@ -84,7 +86,7 @@ def read_sidecar(path: Path) -> Recorded:
         label = None if source["label"] is None else (beside / source["label"]).resolve()
         case = Case(
             str(source["case_id"]), str(source["patient_id"]), images, label, sidecar["class"],
-            channels=int(source["channels"]),
+            channels=int(source["channels"]), frame=None if source.get("frame") is None else int(source["frame"]),
         )  # fmt: skip
         names = {int(value): str(name) for value, name in source["label_names"].items()}
         return Recorded(
@@ -93,6 +95,7 @@ def read_sidecar(path: Path) -> Recorded:
             layout=FORMATS[sidecar["format"]](),
             drawn={key: drawn[key] for key in ("seed", "index", "strength", "class_name", "checkpoint")},
             content=str(source["content_sha256"]),
+            series=source.get("series_sha256"),
             digests={kind: list(files[kind]["sha256"]) for kind in ("image", "label") if kind in files},
             checkpoint=(beside / sidecar["checkpoint"]["path"]).resolve(),
             checkpoint_uri=sidecar["checkpoint"]["uri"],
@@ -119,6 +122,8 @@ def _make(recorded: Recorded, sampler: Sampler) -> Made:
             raise InputFault(path, "MISSING_FILE", "the source is not there", "put it back where the sidecar says")
     if content_hash(case) != recorded.content:
         raise InputFault(case.images[0], "OTHER_SOURCE", "the source has changed since", "restore the original")
+    if recorded.series is not None:
+        case = replace(case, series=find_series(case.images[0], recorded.series))
     source = read_source(case, recorded.cohort.label_names, recorded.content)
     order = Order(case, drawn["index"], drawn["seed"], case.case_id)
     with torch_threads(1):  # as it was made

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from medgan.checkpoint import Checkpoint, library_versions
+from medgan.data.case import Case
+from medgan.data.dicom_headers import series_digest
 from medgan.data.volume import Volume
 from medgan.generate.formats.base import Encoded
 from medgan.generate.making import LeftOut, Made
@@ -111,6 +113,7 @@ def _origin(source: Source, place: Place) -> dict[str, Any]:
             "label": None if case.label is None else place.relative(case.label),
             "label_names": {str(value): name for value, name in source.label_names.items()},
             "channels": case.channels,
+            **part_of_source(case),
             "modality": place.modality,
             "content_sha256": source.content,
         },
@@ -121,6 +124,11 @@ def _origin(source: Source, place: Place) -> dict[str, Any]:
             "sha256": place.checkpoint.digest,
         },
     }
+
+
+def part_of_source(case: Case) -> dict[str, Any]:
+    """Return which frame or series of its files a case is; the series by a hash, as no header's UID is written."""
+    return {"frame": case.frame, "series_sha256": None if case.series is None else series_digest(case.series)}
 
 
 def measure(made: Made) -> dict[str, Any]:

@@ -3,5 +3,14 @@
 from medgan.transforms.array import RandDAGAN
 from medgan.transforms.balance import balanced_prob, balanced_weights
 from medgan.transforms.dictionary import RandDAGAND, RandDAGANd, RandDAGANDict
+from medgan.transforms.loader import SampleDataLoader
 
-__all__ = ["RandDAGAN", "RandDAGAND", "RandDAGANDict", "RandDAGANd", "balanced_prob", "balanced_weights"]
+__all__ = [
+    "RandDAGAN",
+    "RandDAGAND",
+    "RandDAGANDict",
+    "RandDAGANd",
+    "SampleDataLoader",
+    "balanced_prob",
+    "balanced_weights",
+]

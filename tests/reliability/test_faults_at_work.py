@@ -92,21 +92,59 @@ def test_25_a_full_disk_keeps_the_old_checkpoint_and_names_folder_and_bytes(
     assert load_checkpoint(run).generator is not None
 
 
+def test_25_a_full_disk_ends_a_training_in_one_line_and_loses_nothing(config_file, unfinished, tmp_path, medgan):
+    run = shutil.copytree(unfinished, tmp_path / "run")
+    checkpoint = (run / "generator.safetensors").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        ended = medgan("train", config_file, "training.steps=8", "--output", run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    ended.require_fault("NOT_WRITABLE", f"{run / 'training_state'}: ", "bytes of the training state", "free some space")
+    assert (run / "generator.safetensors").read_bytes() == checkpoint
+    assert not list(run.rglob(".*.tmp"))
+    assert medgan("train", config_file, "training.steps=8", "--output", run).code == 0
+
+
+def test_25_a_full_disk_while_a_picture_is_drawn_is_named_too(config_file, unfinished, tmp_path, medgan, monkeypatch):
+    run = shutil.copytree(unfinished, tmp_path / "run")
+    before = fingerprint(run)
+    monkeypatch.setattr(loop._Trainer, "_validate", lambda *_, **__: None)  # the picture is all that is to be written
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))
+    try:
+        ended = medgan("train", config_file, "training.steps=7", "--output", run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    ended.require_fault("NOT_WRITABLE", f"{run / 'pictures'}: ", "bytes of step-000007.png")
+    assert fingerprint(run) == before
+
+
 class _Average:
     def __init__(self, average: torch.nn.Module) -> None:
         self.average = average
 
 
-def test_26_a_state_half_written_is_passed_over_for_the_one_before(unfinished, tmp_path):
+def test_26_a_state_half_written_is_passed_over_for_the_one_before(config_file, unfinished, tmp_path, medgan):
     run = shutil.copytree(unfinished, tmp_path / "run")
     states = sorted((run / "training_state").iterdir())
-    assert len(states) == 2
+    assert [json.loads((state / "state.json").read_text())["step"] for state in states] == [4, 6]
     (run / "training_state" / ".step-00000099.tmp").mkdir()
     weights = states[-1] / "state.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     assert recorded_run(run)["config"]["name"] == "tiny"
-    state = json.loads((states[0] / "state.json").read_text())
-    assert state["step"] == 4
+    # The same command makes the lost updates again and ends with the same weights.
+    assert medgan("train", config_file, "--output", run).code == 0
+    again, wanted = (load_file(folder / "generator.safetensors") for folder in (run, unfinished))
+    assert all(torch.equal(again[name], wanted[name]) for name in wanted)
+
+
+def test_26_a_save_that_was_killed_leaves_a_checkpoint_that_loads(unfinished, tmp_path, medgan):
+    run = shutil.copytree(unfinished, tmp_path / "run")
+    (run / ".generator.safetensors.1.tmp").write_bytes(b"half")
+    (run / "generator.safetensors.new").write_bytes(b"half")
+    assert medgan("info", run).code == 0
 
 
 def start(*arguments: object, script: str = "") -> subprocess.Popen[str]:

@@ -24,3 +24,9 @@ def test_the_floor_is_enforced_and_the_pinned_version_is_above_it(name: str) -> 
     pinned = re.search(rf"^{name}==([\d.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert pinned is not None
     assert FLOORS[name] <= floor <= version(pinned[1])
+
+
+def test_the_audit_fails_where_it_could_audit_nothing() -> None:
+    """Without the advisories pip-audit skips all packages, says "no known vulnerabilities" and ends with 0."""
+    recipe = (ROOT / "Makefile").read_text().split("\naudit:")[1].split("\n\n")[0]
+    assert re.search(r"pip-audit --strict .*--requirement constraints\.txt", recipe)

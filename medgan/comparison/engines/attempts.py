@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
+
 from medgan.comparison.design import Cell
 from medgan.comparison.execution import Outcome, execute
 from medgan.comparison.material import Material
@@ -16,7 +18,7 @@ Steps = list[tuple[int, dict[str, float]]]  # of one run: number of the step, an
 
 
 def attempt(material: Material, cell: Cell, key: str, on_step: Progress) -> Outcome | FailedRun:
-    """Make a run; one whose training fails is a result too."""
+    """Make a run; one whose training fails, or does not fit the device's memory, is a result too."""
 
     def report(step: int, values: Mapping[str, float]) -> None:
         on_step(cell, step, values)
@@ -24,4 +26,8 @@ def attempt(material: Material, cell: Cell, key: str, on_step: Progress) -> Outc
     try:
         return execute(material, cell, key, report)
     except TrainingFailure as error:
-        return FailedRun(cell.arm, cell.labelled, cell.fold, cell.seed, " ".join(str(error).split()))
+        reason = " ".join(str(error).split())
+    except torch.OutOfMemoryError as error:
+        # Not halved as a generator's batch is: every arm is to see the same batches.
+        reason = f"{' '.join(str(error).split())[:200]}; lower compare.batch or compare.width, in a new folder"
+    return FailedRun(cell.arm, cell.labelled, cell.fold, cell.seed, reason)
