@@ -25,6 +25,7 @@ PARTS: tuple[str, ...] = get_args(ArmPart)
 GENERATOR_PARTS = ("gan", "identity", "random-deformation", "consensus", "random-consensus")
 LEARNED_PARTS = ("gan", "consensus")  # made with what the generator learned, not with its magnitudes alone
 TEACHER_PARTS = ("self-training", "consensus", "random-consensus", "atlas")
+FITTED_PART = "atlas"
 REFERENCE_PART = "all-labels"
 RANDOM_PARTS = ("random-deformation", "random-consensus")  # made with the generator's magnitudes
 AUGMENTATION_THREADS = 1

@@ -1,4 +1,4 @@
-"""The gap closed by each arm with a generator, in one block: who is compared with whom, and ``gap.csv``."""
+"""The gap closed, in one block: which arm is held against which controls, and ``gap.csv``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from medgan.comparison.arms import LEARNED_PARTS, Arm, is_reference
+from medgan.comparison.arms import FITTED_PART, LEARNED_PARTS, Arm, is_reference
 from medgan.comparison.gap import gap_closed
 from medgan.comparison.results import GAP, RunRecord, read_table
 from medgan.comparison.statistics import Interval
@@ -16,7 +16,7 @@ from medgan.comparison.summary import Figure, Question
 
 @dataclass(frozen=True)
 class GapRow:
-    """One arm with a generator between the best control and the reference, in one block; a row of ``gap.csv``.
+    """One arm between the best control and the reference, in one block; a row of ``gap.csv``.
 
     Attributes:
         labelled: the block; 0 for all training cases labelled.
@@ -59,15 +59,28 @@ GAP_COLUMNS = [f.name for f in fields(GapRow)]
 
 @dataclass(frozen=True)
 class Roles:
-    """Who is who: the arms with something learned, those to beat, and the ceiling."""
+    """Who is who.
 
-    learned: tuple[str, ...]
+    Attributes:
+        tested: the arms with something learned, and those with fitted scans alone.
+        controls: the arms to beat. One with fitted scans is to be beaten by those with something learned, not by its
+            like: what both are worth beside the others, and what learning adds to fits, can be told apart.
+        fitted: those of ``controls`` with fitted scans.
+        ceiling: the reference.
+    """
+
+    tested: tuple[str, ...]
     controls: tuple[str, ...]
+    fitted: frozenset[str]
     ceiling: str
+
+    def rivals(self, arm: str) -> tuple[str, ...]:
+        """Return the controls that ``arm`` has to beat."""
+        return tuple(name for name in self.controls if not (arm in self.fitted and name in self.fitted))
 
 
 def roles_of(arms: Mapping[str, Arm], baseline: str) -> Roles | None:
-    """Return who is compared with whom, ``None`` without a reference or without an arm with a learned part.
+    """Return who is compared with whom, ``None`` without a reference or without an arm to be tested.
 
     Every arm for which nothing was learned is one to beat: the baseline, the controls, and arms of one's own. Strength
     0 is left out: it is the same arm again. The ceiling is the baseline with all labels, else the first reference
@@ -79,17 +92,18 @@ def roles_of(arms: Mapping[str, Arm], baseline: str) -> Roles | None:
 
     plain = [arm for arm in arms.values() if not learns(arm)]
     references = [arm for arm in plain if is_reference(arm)]
-    learned = tuple(arm.name for arm in arms.values() if learns(arm) and not is_reference(arm))
+    fitted = frozenset(arm.name for arm in plain if FITTED_PART in arm.parts)
+    tested = tuple(a.name for a in arms.values() if (learns(a) or a.name in fitted) and not is_reference(a))
     controls = tuple(arm.name for arm in plain if arm not in references and "identity" not in arm.parts)
-    if not references or not learned:
+    if not references or not tested:
         return None
     known = set(arms[baseline].parts), arms[baseline].transforms
     of_baseline = [arm for arm in references if (set(arm.parts) - {"all-labels"}, arm.transforms) == known]
-    return Roles(learned, controls, (of_baseline or references)[0].name)
+    return Roles(tested, controls, fitted, (of_baseline or references)[0].name)
 
 
 def gap_rows(runs: Mapping[str, Sequence[RunRecord]], question: Question, arms: Mapping[str, Arm]) -> list[GapRow]:
-    """Return a row for each arm with a generator in one block; none where nothing can be compared.
+    """Return a row for each arm that is tested in one block; none where nothing can be compared.
 
     Args:
         runs: each arm's finished runs; a seed and fold that one of the compared arms lacks is left out of all.
@@ -99,10 +113,10 @@ def gap_rows(runs: Mapping[str, Sequence[RunRecord]], question: Question, arms: 
     roles = roles_of(arms, question.baseline)
     if roles is None:
         return []
-    controls = [name for name in roles.controls if runs.get(name)]
     figure = Figure(question.task.metric, "", "test", question)
     rows = []
-    for name in roles.learned:
+    for name in roles.tested:
+        controls = [rival for rival in roles.rivals(name) if runs.get(rival)]
         compared = [name, roles.ceiling, *controls]
         of = {arm: {r.replicate: r for r in runs.get(arm, ())} for arm in compared}
         common = sorted(set.intersection(*(set(found) for found in of.values())))

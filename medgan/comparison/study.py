@@ -57,7 +57,7 @@ class StudyResult:
         runs: the finished runs by block and arm, in the order of fold and seed.
         failed: those that did not come to their end.
         reused: how many were there already.
-        gaps: where each arm with a generator lies between the best control and the reference, by block.
+        gaps: where each arm with a generator or fitted scans lies between the best control and the reference, by block.
     """
 
     output: Path

@@ -106,7 +106,7 @@ def test_who_is_who() -> None:
     plain = ("none", "classical", "classical+identity", "classical+gan")
     roles = roles_of(arms_of(*plain, "all-labels", "classical+gan+all-labels", CEILING), "classical")
     assert roles is not None
-    assert roles.learned == ("classical+gan",)
+    assert roles.tested == ("classical+gan",)
     assert roles.controls == ("none", "classical")
     assert roles.ceiling == CEILING
     other = roles_of(arms_of("none", "gan", "classical+gan+all-labels", CEILING), "none")
@@ -114,6 +114,17 @@ def test_who_is_who() -> None:
     assert other.ceiling == CEILING
     assert roles_of(arms_of("classical", "gan", "classical+gan+all-labels"), "classical") is None
     assert roles_of(arms_of("classical", "classical+duplicate", CEILING), "classical") is None
+
+
+def test_fitted_scans_are_held_against_the_others_and_the_generator_against_them() -> None:
+    means = {"classical": 0.7, "classical+atlas": 0.8, "classical+gan": 0.75, "classical+gan+atlas": 0.85, CEILING: 0.9}
+    rows = found(runs_of(means))
+    assert {name: row.best for name, row in rows.items()} == {
+        "classical+atlas": "classical",
+        "classical+gan": "classical+atlas",
+        "classical+gan+atlas": "classical+atlas",
+    }
+    assert [rows[name].closed for name in rows] == pytest.approx([0.5, -0.5, 0.5])
 
 
 def test_an_arm_added_later_makes_its_comparisons_exploratory() -> None:

@@ -182,7 +182,7 @@ class Charts:
         return [self._chart(f"reliability-{labelled}", self._title("Reliability", labelled), caption, words, drawn)]
 
     def gap(self, labelled: int) -> list[Chart]:
-        """Where each arm with a generator lies between the best control and the reference, where there is a gap."""
+        """Where each tested arm lies between the best control and the reference, where there is a gap."""
         rows = [row for row in self.study.gaps if row.labelled == labelled and np.isfinite(row.closed)]
         if not rows:
             return []

@@ -1,4 +1,4 @@
-"""The gap closed, in words: how far an arm with a generator goes from the best control to all labels."""
+"""The gap closed, in words: how far an arm goes from the best control to all labels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from medgan.comparison.report.words import CI, MINUS, UNKNOWN, interval, metric_
 from medgan.comparison.statistics import SEEDS_FOR_A_VERDICT
 
 LEAD = (
-    "What share of the way from the best control to the reference an arm with a generator goes without the "
+    "What share of the way from the best control to the reference an arm goes without the "
     "reference\u2019s labels: (arm \u2212 best control) / (reference \u2212 best control), 0 at the best control and 1 "
     "at the reference."
 )
 EXPLANATION = (
-    "Controls are all arms for which nothing was learned. Paired over replicates and patients; the interval comes from "
+    "Controls are all arms without a generator. One with scans fitted to scans (atlas) is a control for those with a "
+    "generator, and is itself held against the others. Paired over replicates and patients; the interval comes from "
     "the same resamples of patients and seeds as every other one, and in each of them the best control is chosen anew. "
     "That is the stricter reading: an arm has to beat whichever control happens to lie ahead. It describes; no verdict "
     "rests on it, and it is not adjusted for several arms."
@@ -65,8 +66,9 @@ def gap_methods(rows: Sequence[GapRow], plan: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     return (
-        f"Gap closed: the difference in {metric_name(plan, plan['metric'])} of an arm with a generator to the best "
-        "control (the highest mean of the arms for which nothing was learned), divided by that of "
+        f"Gap closed: the difference in {metric_name(plan, plan['metric'])} of an arm to the best "
+        "control (the highest mean of the arms without a generator; an arm with fitted scans is held against those "
+        "without), divided by that of "
         f"{rows[0].ceiling} to the same control, with a 95 % interval from the same bootstrap, the best control chosen "
         "anew in every resample; given only where the 95 % interval of the divisor lies above 0."
     )
