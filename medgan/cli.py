@@ -271,8 +271,8 @@ def compare(
     from medgan.config import load_config
 
     settings = load_config(config, overrides or [])
+    from medgan.comparison.cost import describe
     from medgan.comparison.study import compare as run_study
-    from medgan.comparison.study import describe
 
     if dry_run:
         typer.echo(describe(settings, workers=workers))

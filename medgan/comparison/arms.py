@@ -142,7 +142,7 @@ def build_transform(
 
     if "oversample" in arm.parts and task != "classification":
         raise ValueError(f"arm {arm.name!r}: oversample needs classes, the task is {task}")
-    if "atlas" in arm.parts and task != "segmentation":
+    if FITTED_PART in arm.parts and task != "segmentation":
         raise ValueError(f"arm {arm.name!r}: atlas carries label maps over, the task is {task}")
     keys = ["image", "label"] if task == "segmentation" else ["image"]
     named: list[tuple[str, Any]] = []

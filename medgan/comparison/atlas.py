@@ -13,6 +13,7 @@ Image Analysis 2015); atlases that have no manual labels themselves: Wolz et al.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ from medgan.data.loaders import Prepared
 from medgan.models.deformation import sample_at, voxel_grid
 from medgan.models.fields import Fields, Shape, without_folds
 from medgan.models.fitting import Effort, fit_shape, identity, mismatch, positions, standardised
+
+logger = logging.getLogger(__name__)
 
 SHARPNESS = 6.0  # how fast a source's weight falls with its mismatch
 NEIGHBOURHOOD = 5  # voxels along an axis that a mismatch is averaged over
@@ -65,6 +68,14 @@ class Atlas:
             fitted = fit_shape(self.standard[chosen], self.standard[row : row + 1], start, self.effort)
             self._fits[row] = Fit(tuple(chosen), without_folds(fitted, self.shape)[0])
         return self._fits[row]
+
+    def fit_all(self) -> None:
+        """Fit the scans most like it to every unlabelled scan."""
+        missing = [row for row in range(self.labelled, len(self.standard)) if row not in self._fits]
+        if missing:
+            logger.info("fitting %d scans to each of %d unlabelled ones, once", self.sources, len(missing))
+        for row in missing:
+            self.fit(row)
 
     @torch.no_grad()
     def say(self, row: int, shares: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medgan.checkpoint import Checkpoint, file_digest, library_versions
-from medgan.comparison.arms import RANDOM_PARTS, Arm, is_reference
+from medgan.comparison.arms import FITTED_PART, RANDOM_PARTS, Arm, is_reference
 from medgan.comparison.atlas import Atlas
 from medgan.comparison.components import build_components
 from medgan.comparison.design import ALL_LABELLED, Cell, blocks, expand_arms, folds
@@ -281,7 +281,7 @@ class Material:
             if "oversample" in arm.parts and task.kind != "classification":
                 reason = f"arm {arm.name!r}: oversample needs classes, the task is {task.kind}"
                 raise InputFault("compare.arms", "CONFIG_VALUE", reason, "leave oversample out")
-            if "atlas" in arm.parts and task.kind != "segmentation":
+            if FITTED_PART in arm.parts and task.kind != "segmentation":
                 reason = f"arm {arm.name!r}: atlas carries label maps over, the task is {task.kind}"
                 raise InputFault("compare.arms", "CONFIG_VALUE", reason, "leave atlas out")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict, dataclass
@@ -14,8 +13,8 @@ from typing import Any
 from medgan.checkpoint import Checkpoint
 from medgan.comparison.arms import is_check
 from medgan.comparison.design import Cell, all_cells
-from medgan.comparison.engines import EngineName, default_workers, run_cells
-from medgan.comparison.execution import Outcome, execute
+from medgan.comparison.engines import EngineName, run_cells
+from medgan.comparison.execution import Outcome
 from medgan.comparison.gallery import PREDICTIONS, save_gallery, save_predictions
 from medgan.comparison.gap_table import GAP_COLUMNS, GapRow, gap_rows
 from medgan.comparison.live import LiveTable
@@ -35,14 +34,13 @@ from medgan.comparison.results import (
     write_results,
     write_table,
 )
-from medgan.comparison.summary import COLUMNS, REFERENCE, Question, SummaryRow, summarise
+from medgan.comparison.summary import COLUMNS, Question, SummaryRow, summarise
 from medgan.config import Config
 from medgan.errors import TrainingFailure
 from medgan.tracking import Tracker, open_tracker
 
 logger = logging.getLogger(__name__)
 
-TIMED_STEPS = 4
 Runs = Mapping[int, Mapping[str, Sequence[RunRecord]]]
 
 
@@ -117,32 +115,6 @@ def compare(
     return StudyResult(output, tuple(summary), runs, tuple(failed), reused, tuple(gaps))
 
 
-def describe(config: Config, *, workers: int | None = None) -> str:
-    """Return the plan of a study in words, with what it will cost, by timing a few steps of every arm.
-
-    Nothing is written. See :func:`compare` for the errors.
-    """
-    material = Material(config)
-    cells = all_cells(config, list(material.arms.values()))
-    number = workers or default_workers(config)
-    plan = make_plan(material)
-    lines = [
-        f"{config.name}: {plan['task']}, {plan['metric']}, baseline {config.compare.baseline}",
-        *(f"  arm {name}{f' ({REFERENCE})' if name in material.references else ''}" for name in material.arms),
-        "  " + ", ".join(f"{part} {n['used_cases']} of {n['cases']} cases" for part, n in plan["cohort"].items()),
-        f"  numbers of labelled {len(plan['labelled'])}, splits {config.compare.splits}, seeds {config.compare.seeds}: "
-        f"{len(cells)} runs of {config.compare.steps} steps, {number} at a time",
-    ]
-    total = 0.0
-    for name in material.arms:
-        first = next(cell for cell in cells if cell.arm == name)
-        seconds = _cost(material, first)
-        total += seconds * sum(cell.arm == name for cell in cells)
-        lines.append(f"  {name}: about {seconds / 60:.1f} min a run")
-    lines.append(f"  in all about {total / number / 60:.0f} min on this machine")
-    return "\n".join(lines)
-
-
 def _warn_of_few_seeds(config: Config, comparisons: int) -> None:
     needed = seeds_needed(max(comparisons, 1))
     if config.compare.splits == 1 and config.compare.seeds < needed:
@@ -150,23 +122,6 @@ def _warn_of_few_seeds(config: Config, comparisons: int) -> None:
             "compare.seeds is %d: with %d comparisons no difference can be shown under %d seeds, however large",
             config.compare.seeds, comparisons, needed,
         )  # fmt: skip
-
-
-def _cost(material: Material, cell: Cell) -> float:
-    """Return the seconds of one run: its steps by a few that are timed, its test as it is."""
-    compare = material.config.compare
-    short = material.config.model_copy(
-        update={"compare": compare.model_copy(update={"steps": TIMED_STEPS, "curve_points": 1, "pictures": False})}
-    )
-    before, material.config = material.config, short
-    try:
-        started = time.perf_counter()
-        outcome = execute(material, cell, "")
-        whole = time.perf_counter() - started
-    finally:
-        material.config = before
-    training = outcome.record.seconds + outcome.record.teacher_seconds
-    return training / TIMED_STEPS * compare.steps + whole - training
 
 
 def _run_all(

@@ -18,6 +18,7 @@ from cubes import PATIENTS, study_tree, write_cohort
 from medgan import cli
 from medgan.checkpoint import Origin, save_checkpoint
 from medgan.comparison import study
+from medgan.comparison.cost import describe
 from medgan.comparison.engines import attempts
 from medgan.comparison.metrics import METRICS
 from medgan.comparison.report import write_report
@@ -351,10 +352,31 @@ def test_a_dry_run_says_what_it_will_cost_and_writes_nothing(
     config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = study.describe(config(), workers=1)
+    words = describe(config(), workers=1)
     assert "4 runs of 4 steps, 1 at a time" in words
     assert "classical: about" in words
     assert list(tmp_path.iterdir()) == []
+
+
+def test_fits_are_counted_once_and_apart(config: Callable[..., Config]) -> None:
+    words = describe(config(arms=["classical", "classical+atlas"], baseline="classical"), workers=1)
+    assert "fitting scans to scans: about" in words
+    assert "fitting" not in describe(config(), workers=1)
+
+
+def test_an_arm_with_fitted_scans_runs_and_is_the_same_again(config: Callable[..., Config], tmp_path: Path) -> None:
+    chosen = config(arms=["classical", "classical+self-training", "classical+atlas"], baseline="classical", seeds=1)
+    tables = []
+    for name in ("a", "b"):
+        compare(chosen, tmp_path / name, NoTracker())
+        tables.append((tmp_path / name / "results.csv").read_bytes())
+    assert tables[0] == tables[1]
+    of = {
+        arm: [line for line in tables[0].splitlines() if line.startswith(arm)]
+        for arm in (b"classical+self", b"classical+atlas")
+    }
+    values = {arm: [line.rsplit(b",", 1)[-1] for line in lines] for arm, lines in of.items()}
+    assert values[b"classical+self"] != values[b"classical+atlas"]
 
 
 def test_another_plan_is_refused_the_folder(finished: study.StudyResult, config: Callable[..., Config]) -> None:

@@ -1,0 +1,78 @@
+"""``medgan compare --dry-run``: the plan of a study in words, and what it will cost."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from medgan.comparison.arms import FITTED_PART
+from medgan.comparison.design import Cell, all_cells
+from medgan.comparison.engines import default_workers
+from medgan.comparison.execution import execute
+from medgan.comparison.material import Material
+from medgan.comparison.plan import make_plan
+from medgan.comparison.summary import REFERENCE
+from medgan.config import Config
+from medgan.threads import torch_threads
+
+TIMED_STEPS = 4
+
+
+def describe(config: Config, *, workers: int | None = None) -> str:
+    """Return the plan of a study in words, with what it will cost, by timing a few steps of every arm.
+
+    Nothing is written. See :func:`compare` for the errors.
+    """
+    material = Material(config)
+    cells = all_cells(config, list(material.arms.values()))
+    number = workers or default_workers(config)
+    plan = make_plan(material)
+    lines = [
+        f"{config.name}: {plan['task']}, {plan['metric']}, baseline {config.compare.baseline}",
+        *(f"  arm {name}{f' ({REFERENCE})' if name in material.references else ''}" for name in material.arms),
+        "  " + ", ".join(f"{part} {n['used_cases']} of {n['cases']} cases" for part, n in plan["cohort"].items()),
+        f"  numbers of labelled {len(plan['labelled'])}, splits {config.compare.splits}, seeds {config.compare.seeds}: "
+        f"{len(cells)} runs of {config.compare.steps} steps, {number} at a time",
+    ]
+    total = 0.0
+    for name in material.arms:
+        first = next(cell for cell in cells if cell.arm == name)
+        seconds = _cost(material, first)
+        total += seconds * sum(cell.arm == name for cell in cells)
+        lines.append(f"  {name}: about {seconds / 60:.1f} min a run")
+    if any(FITTED_PART in arm.parts for arm in material.arms.values()):
+        seconds = sum(_fitting_cost(material, labelled, fold) for labelled, fold in material.splits)
+        total += seconds * number  # every process makes all fits
+        lines.append(f"  fitting scans to scans: about {seconds / 60:.1f} min in each process")
+    lines.append(f"  in all about {total / number / 60:.0f} min on this machine")
+    return "\n".join(lines)
+
+
+def _cost(material: Material, cell: Cell) -> float:
+    """Return the seconds of one run: its steps by a few that are timed, its test as it is."""
+    compare = material.config.compare
+    short = material.config.model_copy(
+        update={"compare": compare.model_copy(update={"steps": TIMED_STEPS, "curve_points": 1, "pictures": False})}
+    )
+    before, material.config = material.config, short
+    arm = material.arms[cell.arm]
+    # Fits are made once and counted apart; without them an arm costs what self-training does.
+    parts = tuple("self-training" if part == FITTED_PART else part for part in arm.parts)
+    material.arms[cell.arm] = replace(arm, parts=parts)
+    try:
+        started = time.perf_counter()
+        outcome = execute(material, cell, "")
+        whole = time.perf_counter() - started
+    finally:
+        material.config, material.arms[cell.arm] = before, arm
+    training = outcome.record.seconds + outcome.record.teacher_seconds
+    return training / TIMED_STEPS * compare.steps + whole - training
+
+
+def _fitting_cost(material: Material, labelled: int, fold: int) -> float:
+    """Return the seconds of all fits of a block, by one that is timed."""
+    atlas = material.atlas(labelled, fold)
+    with torch_threads(material.config.compare.threads):
+        started = time.perf_counter()
+        atlas.fit(atlas.labelled)
+    return (time.perf_counter() - started) * len(material.block(labelled, fold).unlabelled)
