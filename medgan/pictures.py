@@ -102,7 +102,7 @@ def deformation_figure(
     _require_shape(displacement, (3, *original.shape), "displacement")
     axis, index = plane = best_slice(original, label)
     window = _window(original)
-    figure, axes = _panels(2, 3 if appearance is None else 4, wide=1.3)
+    figure, axes = _panels(2, 3 if appearance is None else 4, wide=1.15, tall=1.25)
     (real, fake, board, *shade), (change, grid, folds, *_) = axes
     _show(real, original, label, plane=plane, window=window, spacing=spacing)
     _show(fake, sibling, sibling_label, plane=plane, window=window, spacing=spacing)
@@ -112,7 +112,7 @@ def deformation_figure(
     difference = _slice(np.asarray(sibling, dtype=np.float64) - original, axis, index)
     bound = max(float(np.abs(difference).max()), 1e-6)
     shown = change.imshow(difference, origin="lower", cmap="RdBu_r", vmin=-bound, vmax=bound, aspect=aspect)
-    figure.colorbar(shown, ax=change, shrink=0.6)
+    _scale(figure, shown, change)
 
     across, up = (a for a in range(3) if a != axis)
     moved = [_slice(displacement[a], axis, index) for a in (across, up)]
@@ -138,7 +138,7 @@ def deformation_figure(
     bound = max(float(np.nanmax(np.abs(logarithm), initial=0.0)), 0.1)
     folds.set_facecolor("#F0E442")  # folds are not drawn over
     shown = folds.imshow(logarithm, origin="lower", cmap="PuOr", vmin=-bound, vmax=bound, aspect=aspect)
-    figure.colorbar(shown, ax=folds, shrink=0.6)
+    _scale(figure, shown, folds)
 
     least = float(np.min(jacobian))
     titles = {
@@ -156,7 +156,7 @@ def deformation_figure(
         percent = 100 * _slice(np.asarray(appearance, dtype=np.float64), axis, index)
         bound = max(float(np.abs(percent).max()), 1.0)
         shown = shade[0].imshow(percent, origin="lower", cmap="RdBu_r", vmin=-bound, vmax=bound, aspect=aspect)
-        figure.colorbar(shown, ax=shade[0], shrink=0.6)
+        _scale(figure, shown, shade[0])
         shade[0].set_title("appearance, % of range", fontsize=9)
     return figure
 
@@ -178,7 +178,7 @@ def checkerboard_figure(
     """
     if not rows:
         raise ValueError("rows must hold at least one source and sibling")
-    figure, axes = _panels(len(rows), 3, wide=1.3)
+    figure, axes = _panels(len(rows), 3)
     for panels, (original, sibling), label in zip(axes, rows, labels or [None] * len(rows), strict=True):
         _require_shape(sibling, original.shape, "sibling")
         plane = best_slice(original, label)
@@ -249,11 +249,11 @@ def save_figure(figure: Figure, path: Path) -> None:
         raise InputFault(path.parent, "NOT_WRITABLE", reason, "free some space or choose another folder") from error
 
 
-def _panels(rows: int, columns: int, wide: float = 1.0) -> tuple[Figure, list[list[Any]]]:
+def _panels(rows: int, columns: int, wide: float = 1.0, tall: float = 1.0) -> tuple[Figure, list[list[Any]]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    size = (PANEL_INCHES * wide * columns, PANEL_INCHES * rows + 0.3)
+    size = (PANEL_INCHES * wide * columns, PANEL_INCHES * tall * rows + 0.3)
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes: list[list[Any]] = [list(row) for row in figure.subplots(rows, columns, squeeze=False)]
@@ -263,6 +263,11 @@ def _panels(rows: int, columns: int, wide: float = 1.0) -> tuple[Figure, list[li
         for spine in panel.spines.values():
             spine.set_visible(False)
     return figure, axes
+
+
+def _scale(figure: Figure, shown: Any, panel: Any) -> None:
+    """Draw a colour bar below its panel: beside it, it would push the panels of its column apart in every row."""
+    figure.colorbar(shown, ax=panel, location="bottom", shrink=0.7, aspect=24, pad=0.03)
 
 
 def _show(

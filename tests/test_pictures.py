@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import resource
 import subprocess
 import sys
@@ -146,6 +147,16 @@ def test_deformation_shows_five_views_and_moves_the_grid() -> None:
     assert columns.max() == image.shape[0] + 1
     rows = np.concatenate([line.get_ydata() for line in views[4].lines])
     assert (rows.min(), rows.max()) == (0, image.shape[1] - 1)
+
+
+def test_colour_bars_do_not_push_panels_apart() -> None:
+    image, label = head()
+    figure = deformation_figure(image, image + 0.1, np.zeros((3, *image.shape)), np.ones(image.shape), label=label)
+    pixels(figure)  # lays the panels out
+    upper, lower = ([a.get_position() for a in figure.axes[row : row + 3]] for row in (0, 3))
+    gaps = [right.x0 - left.x1 for panels in (upper, lower) for left, right in itertools.pairwise(panels)]
+    assert max(gaps) - min(gaps) < 0.01
+    assert np.allclose([a.x0 for a in upper], [a.x0 for a in lower], atol=0.01)
 
 
 def test_folds_are_marked() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,11 +9,6 @@ from finished_studies import Recipe, write_study
 
 from medgan.comparison.report import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 # Least contrast of the texts that are shown, and the text that has it (WCAG 2.2, 1.4.3).
 CONTRAST = """() => {
   const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
@@ -40,31 +33,18 @@ CONTRAST = """() => {
 
 
 @pytest.fixture(scope="module")
-def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def visit(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The opened page, what it asked for and what it complained of."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
     recipe = Recipe(labelled=(8, 0), seeds=6, external=True, failed=True, name="A study of " + "long-named-arms" * 6)
     path = write_report(write_study(tmp_path_factory.mktemp("study"), recipe))
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
-        asked: list[str] = []
-        complaints: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(path.as_uri())
-        yield {
-            "page": page,
-            "asked": asked,
-            "complaints": complaints,
-            "path": path,
-            "browser": browser,
-            "expect": sync_api.expect,
-        }
-        browser.close()
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    asked: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(path.as_uri())
+    return {"page": page, "asked": asked, "complaints": complaints, "path": path}
 
 
 def test_page_asks_for_nothing_but_itself_and_does_not_complain(visit: dict[str, Any]) -> None:
@@ -77,6 +57,23 @@ def test_page_asks_for_nothing_but_itself_and_does_not_complain(visit: dict[str,
 def test_page_never_scrolls_sideways(visit: dict[str, Any], width: int) -> None:
     visit["page"].set_viewport_size({"width": width, "height": 900})
     assert visit["page"].evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_a_telephone_shows_whole_captions_and_the_checklist_without_pushing(visit: dict[str, Any]) -> None:
+    page = visit["page"]
+    page.set_viewport_size({"width": 390, "height": 900})
+    wide = (
+        "[...document.querySelectorAll('caption')].filter((c) => c.getBoundingClientRect().width > innerWidth).length"
+    )
+    assert page.evaluate(wide) == 0
+    assert page.locator(".scroll:has(.claim)").evaluate("(box) => box.scrollWidth <= box.clientWidth + 1")
+
+
+def test_panels_of_volumes_fill_the_page(visit: dict[str, Any]) -> None:
+    page = visit["page"]
+    page.set_viewport_size({"width": 1440, "height": 900})
+    least = "(v) => Math.min(...[...v.querySelectorAll('.panels svg')].map((s) => s.getBoundingClientRect().width))"
+    assert page.locator("#failure-case0").evaluate(least) >= 170
 
 
 def test_text_is_legible(visit: dict[str, Any]) -> None:
@@ -133,6 +130,8 @@ def test_arrow_keys_turn_the_slices_of_all_panels(visit: dict[str, Any]) -> None
 
 
 def test_wheel_turns_slices_only_after_a_picture_was_chosen(visit: dict[str, Any]) -> None:
+    from playwright.sync_api import expect
+
     page = visit["page"]
     viewer = page.locator("#siblings-source0")
     picture = viewer.locator(".panels svg").first
@@ -144,7 +143,7 @@ def test_wheel_turns_slices_only_after_a_picture_was_chosen(visit: dict[str, Any
     assert viewer.locator("output").inner_text() == before
     picture.click()
     page.mouse.wheel(0, 1)
-    visit["expect"](viewer.locator("output")).not_to_have_text(before)
+    expect(viewer.locator("output")).not_to_have_text(before)
 
 
 def test_outlines_can_be_switched_off(visit: dict[str, Any]) -> None:
@@ -156,13 +155,15 @@ def test_outlines_can_be_switched_off(visit: dict[str, Any]) -> None:
 
 
 def test_methods_can_be_copied(visit: dict[str, Any]) -> None:
+    from playwright.sync_api import expect
+
     page = visit["page"]
     page.get_by_role("button", name="Copy the methods").click()
-    visit["expect"](page.locator("#copy-status")).not_to_be_empty()
+    expect(page.locator("#copy-status")).not_to_be_empty()
 
 
-def test_page_without_scripts_shows_a_slice_and_no_dead_controls(visit: dict[str, Any]) -> None:
-    page = visit["browser"].new_context(java_script_enabled=False).new_page()
+def test_page_without_scripts_shows_a_slice_and_no_dead_controls(browser: Any, visit: dict[str, Any]) -> None:
+    page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(visit["path"].as_uri())
     assert page.locator("#failure-case0 .panels svg").first.is_visible()
     assert not page.locator("#failure-case0 input[type=range]").is_visible()

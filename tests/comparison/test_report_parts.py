@@ -37,6 +37,26 @@ def study_of(scores: dict[Cell, list[ScoreLine]], **plan: Any) -> FinishedStudy:
     return FinishedStudy("", [], {**PLAN, **plan}, [], [], scores, {})
 
 
+def test_curves_are_marked_where_they_were_measured() -> None:
+    styles = figures.arm_styles(["classical"], "classical")
+
+    def ticks(steps: list[float]) -> list[float]:
+        curves = {"classical": [(np.array(steps), np.zeros(len(steps)))]}
+        return [float(at) for at in figures.curve_figure(curves, styles, "Dice").axes[0].get_xticks()]
+
+    assert ticks([25, 50, 75, 100]) == [25, 50, 75, 100]
+    assert len(ticks([float(step) for step in range(1, 41)])) <= figures.MOST_TICKS + 2
+
+
+def test_the_line_at_zero_does_not_strike_out_an_arms_name() -> None:
+    differences = {"a-name-that-is-as-long-as-half-the-chart": np.array([-0.01, 0.0, 0.01])}
+    styles = figures.arm_styles(["classical", *differences], "classical")
+    axes = figures.difference_figure(differences, {}, styles, "difference").axes[0]
+    name, zero = axes.texts[0], axes.lines[-1]
+    assert name.get_bbox_patch().get_facecolor()[:3] == (1, 1, 1)
+    assert name.get_zorder() > zero.get_zorder()
+
+
 def test_gain_names_what_it_rests_on() -> None:
     found = words.finding(ROW, PLAN)
     assert (found.kind, found.verdict) == ("gain", "gain")

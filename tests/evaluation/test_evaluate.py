@@ -62,6 +62,25 @@ def test_the_report_returned_is_the_one_written(evaluated: tuple[dict[str, Any],
     assert sorted(path.name for path in output.iterdir()) == ["report.html", "report.json"]
 
 
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_page_never_scrolls_sideways(evaluated: tuple[dict[str, Any], Path], browser: Any, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto((evaluated[1] / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.locator("img").count() > 0
+    page.close()
+
+
+def test_no_picture_is_wider_than_a_printed_page(evaluated: tuple[dict[str, Any], Path], browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 640, "height": 900})  # A4 without its margins
+    page.emulate_media(media="print")
+    page.goto((evaluated[1] / "report.html").as_uri())
+    widths = page.evaluate("[...document.images].map((picture) => picture.getBoundingClientRect().right)")
+    assert widths
+    assert max(widths) <= 640
+    page.close()
+
+
 def test_the_report_has_every_figure_next_to_its_floor(evaluated: tuple[dict[str, Any], Path]) -> None:
     report, _ = evaluated
     assert [gap["figures"] for gap in report["left_out"]] == [

@@ -19,6 +19,7 @@ BASELINE_COLOUR, BASELINE_MARKER = "#555555", "o"
 # Narrow, so that on a telephone the letters stay legible.
 INCHES_WIDE = 4.8
 DPI = 160
+MOST_TICKS = 6
 
 
 class Estimate(NamedTuple):
@@ -71,8 +72,11 @@ def difference_figure(
             axes.plot([estimate.low, estimate.high], [row, row], color="black", linewidth=2.2, solid_capstyle="butt")
         mean = estimate.mean if estimate is not None else float(np.mean(values)) if len(values) else np.nan
         axes.plot([mean], [row], marker="D", color="black", markersize=6)
-        # Above its row, not beside it: long names would leave no room.
-        axes.text(0, row - 0.36, _plain(arm), transform=axes.get_yaxis_transform(), fontsize=10)
+        # Above its row, not beside it: long names would leave no room. On white, since the line at 0 may run there.
+        behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+        axes.text(
+            0, row - 0.36, _plain(arm), transform=axes.get_yaxis_transform(), fontsize=10, bbox=behind, zorder=0.5
+        )
     axes.axvline(0, color="#777777", linewidth=1, zorder=0)
     if margin:
         axes.axvline(margin, color="#777777", linewidth=1, linestyle=(0, (4, 3)))
@@ -103,7 +107,11 @@ def curve_figure(curves: Mapping[str, Sequence[tuple[Array, Array]]], styles: Ma
         axes.plot(
             steps, means, color=style.colour, linewidth=2.2, marker=style.marker, markersize=4.5, label=_plain(arm)
         )
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    points = sorted({float(step) for runs in curves.values() for steps, _ in runs for step in steps})
+    if len(points) <= MOST_TICKS:
+        axes.set_xticks(points)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=MOST_TICKS))
     axes.set_xlabel("training steps of the downstream model")
     axes.set_ylabel(_plain(label))
     _legend(figure, len(curves))
