@@ -201,7 +201,7 @@ def generate(
         float,
         typer.Option(min=0, max=1, help="share of real training cases, linked, in the finished set; not for dicom"),
     ] = 0.0,
-    level: Annotated[int, typer.Option(min=0, max=3, help="compression: 0 fastest, 3 smallest")] = 2,
+    level: Annotated[int, typer.Option(min=0, max=3, help="compression: 0 fastest, 2 mostly smallest, 3 slowest")] = 2,
     workers: Annotated[int | None, typer.Option(min=1, help="volumes at a time; by default one a core")] = None,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="make only part I of N; the call without it finishes the set")

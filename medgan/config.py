@@ -149,6 +149,11 @@ class TrainingConfig(Section):
     mode_seeking_shape: float = Field(
         1.0, ge=0, description="weight of the term that keeps deformations of two z apart"
     )
+    mode_seeking_affine: bool = Field(
+        True,
+        description="mode seeking: whether turning, moving or stretching the whole volume counts as a distance; "
+        "false asks for anatomy that varies",
+    )
     mode_seeking_appearance: float = Field(0.5, ge=0, description="weight of the same for appearance")
     shape_spread: float = Field(
         1.5, ge=0, description="mode seeking: wanted RMS distance of two z's displacements, voxels"

@@ -90,6 +90,21 @@ def spread_loss(first: Tensor, second: Tensor, wanted: float) -> Tensor:
     return F.relu(1 - distance / wanted).square().mean()
 
 
+def beyond_affine(displacement: Tensor) -> Tensor:
+    """Return ``(B, 3, D, H, W)`` without its best affine map: pose and size taken away, anatomy left.
+
+    On a whole grid a constant and the three coordinates are orthogonal, so each is taken away by itself.
+    """
+    left = displacement - displacement.mean(dim=(2, 3, 4), keepdim=True)
+    for axis in (2, 3, 4):
+        shape = [1] * 5
+        shape[axis] = displacement.shape[axis]
+        ramp = torch.linspace(-1, 1, shape[axis], dtype=left.dtype, device=left.device).reshape(shape)
+        slope = (left * ramp).mean(dim=(2, 3, 4), keepdim=True) / ramp.square().mean()
+        left = left - slope * ramp
+    return left
+
+
 def normal_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Return the Kullback-Leibler divergence of normal distributions from the standard one, per dimension, 0-dim."""
     divergence: Tensor = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()

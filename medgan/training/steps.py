@@ -128,7 +128,10 @@ def generator_step(
     other = generator(batch.source, batch.z_other, batch.class_index)
     _, displacement_other = apply_on_grid(other, batch.source)
     change_other = _change(other, batch.source)
-    shape_spread = losses.spread_loss(displacement, displacement_other, config.shape_spread)
+    apart = displacement - displacement_other
+    if not config.mode_seeking_affine:
+        apart = losses.beyond_affine(apart)
+    shape_spread = losses.spread_loss(apart, torch.zeros_like(apart), config.shape_spread)
     appearance_spread = losses.spread_loss(change, change_other, config.appearance_spread)
     rough = losses.field_penalty(fields, displacement, shape=config.smoothness, appearance=config.appearance_smoothness)
     magnitude = losses.magnitude_penalty(displacement, change)

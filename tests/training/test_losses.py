@@ -42,6 +42,15 @@ def test_the_gradient_penalty_of_a_unit_slope_is_zero() -> None:
     assert float(penalty) == pytest.approx(0, abs=1e-9)
 
 
+def test_beyond_an_affine_map_nothing_is_left_of_one_and_all_of_a_wave() -> None:
+    grid = torch.stack(torch.meshgrid(*[torch.arange(float(n)) for n in (8, 10, 12)], indexing="ij"))[None]
+    matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+    affine = torch.einsum("ij,bjxyz->bixyz", matrix, grid) + 3
+    assert losses.beyond_affine(affine).abs().max() < 1e-4
+    wave = torch.cos(2 * torch.pi * 2 * (grid + 0.5) / torch.tensor([8.0, 10, 12]).reshape(1, 3, 1, 1, 1))
+    assert torch.allclose(losses.beyond_affine(wave + affine), wave, atol=1e-4)
+
+
 def test_the_spread_loss_ends_where_the_wanted_distance_is_reached() -> None:
     a = torch.zeros(2, 3, 4, 4, 4)
     assert float(losses.spread_loss(a, a, wanted=1.0)) == pytest.approx(1, abs=1e-3)
