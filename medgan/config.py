@@ -271,6 +271,9 @@ class CompareConfig(Section):
     labelled: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="learning curve: numbers of labelled training cases; empty: data.labelled"
     )
+    redraw: bool = Field(
+        False, description="every seed keeps the annotation of other cases, so that the verdict does not hang on which"
+    )
     splits: int = Field(1, ge=1, description="with data.folds=K: folds to run, more than K repeat with a new shuffle")
     test: ExternalConfig | None = Field(None, description="another site's cohort, tested on as well")
     margin: float = Field(0.0, ge=0, description="smallest difference of the primary metric that counts as a gain")

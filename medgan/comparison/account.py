@@ -60,7 +60,8 @@ def heading(plan: Mapping[str, Any]) -> str:
     folds = f" x {plan['splits']} folds" if plan["splits"] > 1 else ""
     blocks = f" x {len(plan['labelled'])} numbers of labelled cases" if len(plan["labelled"]) > 1 else ""
     references = [str(arm["name"]) for arm in plan["arms"] if REFERENCE_PART in arm["parts"]]
-    size = f"{len(plan['arms']) - len(references)} arms x {compare['seeds']} seeds{folds}{blocks}"
+    redrawn = ", each with other labelled cases" if compare.get("redraw") else ""
+    size = f"{len(plan['arms']) - len(references)} arms x {compare['seeds']} seeds{folds}{blocks}{redrawn}"
     against = f"each arm against `{compare['baseline']}`"
     ceiling = f"; reference, with all labels: {', '.join(f'`{name}`' for name in references)}" if references else ""
     return f"**Does augmentation help?** {size}; {what}; {against}{ceiling}."

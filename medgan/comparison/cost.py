@@ -42,6 +42,8 @@ def describe(config: Config, *, workers: int | None = None) -> str:
         lines.append(f"  {name}: about {seconds / 60:.1f} min a run")
     if any(FITTED_PART in arm.parts for arm in material.arms.values()):
         seconds = sum(_fitting_cost(material, labelled, fold) for labelled, fold in material.splits)
+        if config.compare.redraw:
+            seconds *= config.compare.seeds  # of other scans under every seed
         total += seconds * number  # every process makes all fits
         lines.append(f"  fitting scans to scans: about {seconds / 60:.1f} min in each process")
     lines.append(f"  in all about {total / number / 60:.0f} min on this machine")

@@ -106,8 +106,15 @@ def _only(compare: CompareConfig, name: str) -> str:
 
 
 def blocks(config: Config) -> tuple[int, ...]:
-    """Return the numbers of labelled cases, ascending; 0 (all) last."""
+    """Return the numbers of labelled cases, ascending; 0 (all) last.
+
+    Raises:
+        InputFault: other cases are to keep their annotation under every seed, but all keep it.
+    """
     numbers = config.compare.labelled or (config.data.labelled or ALL_LABELLED,)
+    if config.compare.redraw and ALL_LABELLED in numbers:
+        reason = "compare.redraw keeps the annotation of other cases under every seed, but all keep it"
+        raise InputFault("compare.redraw", "CONFIG_VALUE", reason, "set data.labelled or compare.labelled")
     return tuple(sorted(set(numbers), key=lambda n: (n == ALL_LABELLED, n)))
 
 

@@ -53,7 +53,7 @@ def execute(material: Material, cell: Cell, key: str, on_step: OnStep | None = N
         InputFault: the researcher's own function, network or transforms are at fault.
     """
     config, task = material.config, material.task
-    arm, block = material.arms[cell.arm], material.block(cell.labelled, cell.fold)
+    arm, block = material.arms[cell.arm], material.block(cell.labelled, cell.fold, cell.seed)
     seed = derive_seed(config.seed, "compare", cell.seed)
     pictured = config.compare.pictures and task.kind == "segmentation" and cell.seed == 0 and cell.fold == 0
     with torch_threads(config.compare.threads):  # the same number on every machine: it decides the last digits
@@ -102,12 +102,14 @@ def _training_cases(
         return labelled, 0, 0.0
     settings = material.config.compare
     if FITTED_PART in arm.parts:
-        material.atlas(cell.labelled, cell.fold).fit_all()  # before the clock starts: it is not this run's alone
+        # Before the clock starts: it is not this run's alone.
+        material.atlas(cell.labelled, cell.fold, cell.seed).fit_all()
     started = time.perf_counter()
     transform = _transform(material, teaching, cell)
     teacher = train_downstream(material.task, labelled, (), teaching, transform, settings, seed)
     if FITTED_PART in arm.parts:
-        teacher_says, atlas = plain_predictions(teacher.network), material.atlas(cell.labelled, cell.fold)
+        teacher_says = plain_predictions(teacher.network)
+        atlas = material.atlas(cell.labelled, cell.fold, cell.seed)
         predict = atlas_predictions(atlas, teacher_says, labelled, block.unlabelled, material.task.label_values)
     else:
         predict = _predictions(material, arm, cell, teacher.network, seed)

@@ -24,6 +24,8 @@ def require_no_leak(
     source: Path,
     checkpoints: Sequence[Checkpoint],
     labelled: int = 0,
+    *,
+    redrawn: bool = False,
 ) -> None:
     """Refuse a study in which something that was trained on is tested on.
 
@@ -33,6 +35,7 @@ def require_no_leak(
         source: the cohort.
         checkpoints: the generators used with this split.
         labelled: training cases that keep their class; 0 for all.
+        redrawn: under every seed other cases keep it.
 
     Raises:
         InputFault: a validation or test case is, by case id, patient id or content, one that a generator was trained
@@ -71,6 +74,9 @@ def require_no_leak(
                 f"train it with data.labelled={labelled}, e.g. into a folder with {{labelled}} in compare.checkpoint"
             )
             raise InputFault(checkpoint.folder, "LEAK", reason, remedy)
+        if checkpoint.origin.class_names and labelled and redrawn:
+            reason = "under every seed other cases keep their class, and the generator knows those of the first draw"
+            raise InputFault(checkpoint.folder, "LEAK", reason, "leave compare.redraw out")
 
 
 def require_no_copies(used: Mapping[str, Sequence[Prepared]], external: Sequence[Prepared], source: Path) -> None:

@@ -84,7 +84,8 @@ class Material:
         self.cohort = open_cohort(config.data)
         self.task = make_task(config, self.cohort)
         self._digests: dict[str, str] = {}
-        self._atlases: dict[tuple[int, int], Atlas] = {}
+        self._atlases: dict[tuple[int, int], tuple[int, Atlas]] = {}
+        self._redrawn: dict[tuple[int, int, int], Split] = {}
         self._magnitudes: dict[tuple[str, int, int], Magnitudes] = {}
         self.splits = {
             (n, k): split_cohort(self.cohort, _data(config, n, k)) for n in blocks(config) for k in folds(config)
@@ -101,9 +102,23 @@ class Material:
             self._check_volumes()
             self._check_models()
 
-    def block(self, labelled: int, fold: int) -> Block:
-        """Return the cases of one fold with so many labelled."""
-        split = self.splits[labelled, fold]
+    def split(self, labelled: int, fold: int, seed: int = 0) -> Split:
+        """Return who is where in a block, and who keeps the annotation under this seed."""
+        draw = self.draw(labelled, seed)
+        if draw == 0:
+            return self.splits[labelled, fold]
+        if (labelled, fold, draw) not in self._redrawn:
+            split = split_cohort(self.cohort, _data(self.config, labelled, fold), draw)
+            self._redrawn[labelled, fold, draw] = split
+        return self._redrawn[labelled, fold, draw]
+
+    def draw(self, labelled: int, seed: int) -> int:
+        """Return which draw of the labelled cases a seed works with."""
+        return seed if self.config.compare.redraw and labelled != ALL_LABELLED else 0
+
+    def block(self, labelled: int, fold: int, seed: int = 0) -> Block:
+        """Return the cases of one fold with so many labelled, as they count under a seed."""
+        split = self.split(labelled, fold, seed)
         used, unlabelled = {}, []
         for part in PARTS:
             prepared = [self._as(case) for case in getattr(split, part)]
@@ -142,18 +157,22 @@ class Material:
             )
         return self._magnitudes[key]
 
-    def atlas(self, labelled: int, fold: int) -> Atlas:
-        """Return the training scans of a block, to be fitted to each other; a fit is made once a process."""
-        if (labelled, fold) not in self._atlases:
-            block = self.block(labelled, fold)
+    def atlas(self, labelled: int, fold: int, seed: int = 0) -> Atlas:
+        """Return the training scans of a block, to be fitted to each other.
+
+        A fit is made once a process and draw of the labelled cases; of each block the last draw's are kept.
+        """
+        draw = self.draw(labelled, seed)
+        if self._atlases.get((labelled, fold), (-1,))[0] != draw:
+            block = self.block(labelled, fold, seed)
             scans = stack_images([*block.used["training"], *block.unlabelled])
-            settings = self.config.compare
-            self._atlases[labelled, fold] = Atlas(scans, len(block.used["training"]), sources=settings.atlas)
-        return self._atlases[labelled, fold]
+            atlas = Atlas(scans, len(block.used["training"]), sources=self.config.compare.atlas)
+            self._atlases[labelled, fold] = draw, atlas
+        return self._atlases[labelled, fold][1]
 
     def key(self, cell: Cell) -> str:
         """Return the SHA-256 of all that decides a run's figures: a run with the same key need not be made again."""
-        arm, split = self.arms[cell.arm], self.splits[cell.labelled, cell.fold]
+        arm, split = self.arms[cell.arm], self.split(cell.labelled, cell.fold, cell.seed)
         sampler = self.sampler(arm, cell.labelled, cell.fold)
         settings = self.config.compare.model_dump(mode="json", include=set(OF_A_RUN))
         # Of a reference alone: the keys of the other arms' runs stay what they were.
@@ -289,7 +308,8 @@ class Material:
         for (labelled, fold), split in self.splits.items():
             hashes = {part: [self.image_digest(case) for case in getattr(split, part)] for part in PARTS}
             points = [p for (_, n, k), p in self.checkpoints().items() if (n, k) == (labelled, fold)]
-            require_no_leak(split, hashes, self.cohort.source, points, labelled)
+            redrawn = self.config.compare.redraw
+            require_no_leak(split, hashes, self.cohort.source, points, labelled, redrawn=redrawn)
             if self.references:
                 used = [case for case in split.training if self._is_usable(case)]
                 require_further_labels(used, self._annotated(labelled, fold), self.task, self.references)
@@ -312,8 +332,10 @@ class Material:
             block = self.block(number, fold)
             trained_on = (*block.used["training"], *block.unlabelled)  # by the generator or with pseudo-labels
             require_no_copies({**block.used, "training": trained_on}, self.external, self.cohort.source)
-            cases = {part: [p.case for p in block.used[part]] for part in PARTS}
-            require_enough(cases, self.task, self.cohort.source, self.config.compare.batch)
+            for draw in sorted({self.draw(number, seed) for seed in range(self.config.compare.seeds)}):
+                used = self.block(number, fold, draw).used
+                cases = {part: [p.case for p in used[part]] for part in PARTS}
+                require_enough(cases, self.task, self.cohort.source, self.config.compare.batch)
 
     def _check_choice(self, point: Checkpoint, split: Split) -> None:
         """Refuse a generator whose weights were chosen by patients who are tested here."""

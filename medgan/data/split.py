@@ -41,7 +41,7 @@ class Split:
         return hashlib.sha256("\n".join("\x1f".join(line) for line in lines).encode()).hexdigest()
 
 
-def split_cohort(cohort: Cohort, data: DataConfig) -> Split:
+def split_cohort(cohort: Cohort, data: DataConfig, draw: int = 0) -> Split:
     """Split by patient, then take label and class from all but ``data.labelled`` training cases.
 
     Splits the source gives win (unless ``data.given_split`` is false); patients it gives none go to training.
@@ -49,6 +49,11 @@ def split_cohort(cohort: Cohort, data: DataConfig) -> Split:
     and fold after fold of them is the test. Where some patients are
     annotated (with a class, where the cohort has classes, else with a label map), those who are not go to training:
     nothing can be tested on them.
+
+    Args:
+        cohort: who there is.
+        data: shares, seeds and how many keep their annotation.
+        draw: which draw of those who keep it; everybody's place is the same in all.
 
     Raises:
         InputFault: a patient stands in two splits, or none is left for training.
@@ -61,7 +66,7 @@ def split_cohort(cohort: Cohort, data: DataConfig) -> Split:
     if not parts["training"]:
         reason = f"none of the {len(cohort.cases)} cases is left for training"
         raise InputFault(cohort.source, "NO_TRAINING_CASES", reason, "mend the split column or the shares in data")
-    training = _with_few_labels(cohort, parts["training"], data)
+    training = _with_few_labels(cohort, parts["training"], data, draw)
     return Split(tuple(training), tuple(parts["validation"]), tuple(parts["test"]))
 
 
@@ -167,7 +172,7 @@ def _interleaved(items: Sequence[T], stratum: Callable[[T], Hashable], seed: int
     return [item for _, _, item in sorted(ranked, key=lambda entry: entry[:2])]
 
 
-def _with_few_labels(cohort: Cohort, training: list[Case], data: DataConfig) -> list[Case]:
+def _with_few_labels(cohort: Cohort, training: list[Case], data: DataConfig, draw: int) -> list[Case]:
     """Keep label and class of ``data.labelled`` cases; the first of a fixed order, so that fewer are among more."""
     if data.labelled is None:
         return training
@@ -175,7 +180,8 @@ def _with_few_labels(cohort: Cohort, training: list[Case], data: DataConfig) -> 
     if len(annotated) < data.labelled:
         reason = f"data.labelled is {data.labelled}, but {len(annotated)} training cases are annotated"
         raise InputFault(cohort.source, "TOO_FEW_LABELLED", reason, "lower data.labelled")
-    order = _interleaved(annotated, lambda case: case.class_name, data.split_seed, "labelled")
+    purpose = f"labelled {draw}" if draw else "labelled"
+    order = _interleaved(annotated, lambda case: case.class_name, data.split_seed, purpose)
     # Those with a label map first: a case that keeps its class alone is of no use to a segmentation.
     order.sort(key=lambda case: case.label is None)
     kept = {case.case_id for case in order[: data.labelled]}

@@ -82,6 +82,12 @@ def test_several_splits_need_folds() -> None:
         all_cells(settings, expand_arms(settings.compare))
 
 
+def test_what_is_not_taken_away_cannot_be_drawn_anew() -> None:
+    assert blocks(config(redraw=True, labelled=[8, 2])) == (2, 8)
+    with pytest.raises(InputFault, match=r"compare\.redraw"):
+        blocks(config(redraw=True))
+
+
 def test_a_fold_of_its_own_is_not_taken_for_the_study() -> None:
     settings = config({"folds": 5, "fold": 3})
     with pytest.raises(InputFault, match=r"data\.fold"):

@@ -17,7 +17,7 @@ from cubes import PATIENTS, study_tree, write_cohort
 
 from medgan import cli
 from medgan.checkpoint import Origin, save_checkpoint
-from medgan.comparison import study
+from medgan.comparison import execution, study
 from medgan.comparison.cost import describe
 from medgan.comparison.engines import attempts
 from medgan.comparison.metrics import METRICS
@@ -251,6 +251,42 @@ def test_a_reference_without_further_labels_is_refused(config: Callable[..., Con
         with pytest.raises(InputFault, match=r"NO_FURTHER_LABELS.*beyond the 7 that every arm"):
             compare(config(data, arms=arms, **compared), tmp_path / "out", NoTracker())
     assert not (tmp_path / "out").exists()
+
+
+def test_every_seed_can_have_other_labelled_cases(
+    config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: dict[tuple[str, int], list[str]] = {}
+    train = execution.train_downstream
+
+    def recorded(task: Any, training: Any, validation: Any, arm: Any, transform: Any, *rest: Any) -> Any:
+        learned.setdefault((arm.name, len(learned) // 2), [p.case.case_id for p in training])
+        return train(task, training, validation, arm, transform, *rest)
+
+    monkeypatch.setattr(execution, "train_downstream", recorded)
+    arms = ["none", "classical"]
+    settings = config({"labelled": 2}, arms=arms, seeds=4, steps=1, redraw=True)
+    result = compare(settings, tmp_path / "out", NoTracker())
+    of_arm = [[cases for (name, _), cases in sorted(learned.items(), key=lambda e: e[0][1]) if name == a] for a in arms]
+    assert of_arm[0] == of_arm[1]  # paired
+    assert {len(cases) for cases in of_arm[0]} == {2}
+    assert len({tuple(cases) for cases in of_arm[0]}) > 1
+    assert "4 paired seeds on one fixed split by patient, each with other" in (tmp_path / "out/report.md").read_text()
+    again = compare(settings, tmp_path / "out", NoTracker())
+    assert again.reused == 8
+    assert again.summary == result.summary
+
+
+def test_a_generator_that_knows_classes_is_refused_where_they_are_drawn_anew(
+    config: Callable[..., Config], tmp_path: Path
+) -> None:
+    settings = config({"class_key": "kind", "labelled": 4}, arms=["classical", "gan"], task="classification",
+                      redraw=True, checkpoint=str(tmp_path / "gan"))  # fmt: skip
+    generator = Generator(settings.model, 1, 2, settings.preprocess.shape)
+    origin = Origin(("a", "b"), {}, 1, [{**UNSEEN, "content_sha256": "0" * 64}], "d", 5)
+    save_checkpoint(tmp_path / "gan", generator.state_dict(), settings, origin)
+    with pytest.raises(InputFault, match=r"LEAK.*those of the first draw"):
+        compare(settings, tmp_path / "out", NoTracker())
 
 
 def test_a_plan_changed_by_hand_is_noticed(

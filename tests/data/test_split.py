@@ -140,6 +140,15 @@ def test_fewer_labelled_cases_are_among_more_and_the_parts_stay():
     assert few.digest == more.digest
 
 
+def test_another_draw_labels_other_cases_and_moves_nobody():
+    draws = [split_cohort(_labelled(40), DataConfig(labelled=4), draw) for draw in range(6)]
+    chosen = [frozenset(case.case_id for case in split.training if case.label) for split in draws]
+    assert {len(cases) for cases in chosen} == {4}
+    assert len(set(chosen)) > 3
+    assert {split.digest for split in draws} == {draws[0].digest}
+    assert draws[0] == split_cohort(_labelled(40), DataConfig(labelled=4))
+
+
 def test_more_labelled_cases_than_there_are_is_refused():
     with pytest.raises(InputFault, match=r"TOO_FEW_LABELLED: data\.labelled is 100"):
         split_cohort(_labelled(10), DataConfig(labelled=100))

@@ -145,11 +145,12 @@ def replicates_planned(plan: Mapping[str, Any]) -> str:
     """How many replicates were planned, in words."""
     compare = plan["compare"]
     seeds = plural(int(compare["seeds"]), "paired seed")
+    redrawn = ", each with other labelled cases" if compare.get("redraw") else ""
     if plan["folds"]:
         repeated = plan["splits"] // plan["folds"]
         times = f", repeated {repeated} times" if repeated > 1 else ""
-        return f"{seeds} in each fold of {plan['folds']}-fold cross-validation by patient{times}"
-    return f"{seeds} on one fixed split by patient"
+        return f"{seeds} in each fold of {plan['folds']}-fold cross-validation by patient{times}{redrawn}"
+    return f"{seeds} on one fixed split by patient{redrawn}"
 
 
 def finding(row: SummaryRow, plan: Mapping[str, Any]) -> Finding:
@@ -296,6 +297,11 @@ def limits(study: FinishedStudy) -> list[str]:
         )
     else:
         words.append("One split of the patients: another split would give other numbers.")
+    if any(plan["labelled"]) and not compare.get("redraw"):
+        words.append(
+            "The labelled cases are the same under every seed: with other ones, above all where they are few, the "
+            "numbers would be others (compare.redraw draws them anew)."
+        )
     missing = max((row.missing for row in study.rows(study.blocks[-1], plan["metric"])), default=0)
     if missing:
         words.append(f"Structures that a test case lacks ({missing} in all) are left out of the means.")
