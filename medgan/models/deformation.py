@@ -30,11 +30,38 @@ def sample_at(volume: Tensor, positions: Tensor, mode: str = "bilinear", padding
         mode: ``"bilinear"`` (trilinear) or ``"nearest"``.
         padding: ``"border"``, ``"zeros"`` or ``"reflection"`` beyond the volume.
     """
-    size = torch.tensor(volume.shape[2:], dtype=positions.dtype, device=positions.device)
-    scale = (2.0 / size).reshape(1, 3, 1, 1, 1)
-    grid = (positions * scale + (scale / 2 - 1)).flip(1).movedim(1, -1)
+    grid = to_grid(positions, volume.shape[2:])
     sampled: Tensor = F.grid_sample(volume, grid.to(volume.dtype), mode=mode, padding_mode=padding, align_corners=False)
     return sampled
+
+
+def to_grid(positions: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
+    """Return voxel indices ``(B, 3, d, h, w)`` as ``grid_sample`` takes them, ``(B, d, h, w, 3)`` in −1..1."""
+    size = torch.tensor(shape, dtype=positions.dtype, device=positions.device)
+    scale = (2.0 / size).reshape(1, 3, 1, 1, 1)
+    return (positions * scale + (scale / 2 - 1)).flip(1).movedim(1, -1)
+
+
+def to_voxels(grid: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
+    """Return what ``grid_sample`` takes, ``(..., 3)`` in −1..1, as voxel indices ``(3, ...)``."""
+    size = torch.tensor(shape, dtype=grid.dtype, device=grid.device).reshape(3, *(1,) * (grid.ndim - 1))
+    positions: Tensor = ((grid.movedim(-1, 0).flip(0) + 1) * size - 1) / 2
+    return positions
+
+
+def sample_grid(volume: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
+    """Sample ``(C, X, Y, Z)`` float at ``(1, n, Y, Z, 3)`` as ``grid_sample`` does: ``(C, n, Y, Z)``.
+
+    On the CPU ``grid_sample`` runs one thread a batch entry; the positions are laid out as a batch of as many parts.
+    """
+    grid = grid.to(volume.dtype)
+    parts = torch.get_num_threads() if volume.device.type == "cpu" else 1
+    if parts == 1 or grid.shape[1] % parts:
+        return F.grid_sample(volume[None], grid, mode=mode, padding_mode=padding, align_corners=False)[0]
+    batch = grid[0].reshape(parts, grid.shape[1] // parts, *grid.shape[2:])
+    same = volume[None].expand(parts, -1, -1, -1, -1)
+    sampled = F.grid_sample(same, batch, mode=mode, padding_mode=padding, align_corners=False)
+    return sampled.movedim(0, 1).flatten(1, 2)
 
 
 def smooth_upsample(field: Tensor, shape: tuple[int, ...]) -> Tensor:

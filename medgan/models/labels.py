@@ -12,13 +12,37 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from medgan.models.deformation import sample_grid, to_voxels
+
 MODE = "label"
 SLAB_VOXELS = 500_000  # compared at a time, whatever the volume's size
-TIE = 1e-6  # shares closer than this are equal: rounding must not decide between two halves
+TIE = 3e-5  # shares closer than this are equal: rounding must not decide between two halves
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """A label map made ready to be sampled.
+
+    Attributes:
+        values: ``(C, X, Y, Z)``, any number type; every channel a map of its own.
+        inner: ``(C, X, Y, Z)``: the values as floats that hold them exactly, NaN beside an outline.
+    """
+
+    values: Tensor
+    inner: Tensor
+
+
+def label_map(label: Tensor) -> LabelMap:
+    """Return ``(C, X, Y, Z)`` ready for :func:`sample_labels`."""
+    floats = label.to(torch.float32, copy=True)
+    if label.dtype in (torch.int32, torch.int64, torch.float64) and not torch.equal(floats.to(label.dtype), label):
+        floats = label.to(torch.float64, copy=True)  # instance numbers beyond what float32 can count
+    return LabelMap(label, floats.masked_fill_(outlines(label), torch.nan))
 
 
 def outlines(label: Tensor) -> Tensor:
@@ -34,54 +58,76 @@ def outlines(label: Tensor) -> Tensor:
     return found
 
 
-def sample_labels(label: Tensor, edges: Tensor, positions: Tensor, padding: str = "border") -> Tensor:
+def sample_labels(labels: LabelMap, grid: Tensor, padding: str = "border") -> Tensor:
     """Sample a label map anywhere.
 
     Args:
-        label: ``(C, X, Y, Z)``, any number type; every channel a map of its own.
-        edges: :func:`outlines` of it.
-        positions: voxel indices of ``label``, array order, ``(3, ...)`` float.
+        labels: the map.
+        grid: positions as ``grid_sample`` takes them, ``(1, n, Y, Z, 3)``.
         padding: beyond the volume ``"border"``, ``"zeros"`` or ``"reflection"``, as in torch's ``grid_sample``.
 
     Returns:
-        ``(C, ...)`` in the dtype of ``label``; where two labels have the same share, the lower value.
+        ``(C, n, Y, Z)`` in the dtype of the map; where two labels have the same share, the lower value.
     """
-    size = torch.tensor(label.shape[1:], device=positions.device).reshape(3, *(1,) * (positions.ndim - 1))
-    if padding == "reflection":
-        positions = _reflected(positions, size)
-    # Beyond "zeros" the volume ends in an outline of its own.
-    outside = ((positions < 0) | (positions > size - 1)).any(dim=0) if padding == "zeros" else None
-    nearest = _flat(positions.clamp(min=torch.zeros_like(size), max=size - 1).round().long(), label.shape[1:])
-    sampled = label.flatten(1)[:, nearest]
-    close = edges.flatten(1)[:, nearest]
-    if outside is not None:
-        close |= outside
-    for channel, out, near in zip(label, sampled, close, strict=True):
-        out[near] = _largest_share(channel, positions[:, near], padding)
+    nearest = sample_grid(labels.inner, grid, "nearest", padding)
+    close = nearest.isnan()
+    sampled = nearest.nan_to_num_(0).to(labels.values.dtype)
+    shape = labels.values.shape[1:]
+    if padding == "zeros":
+        # Beyond "zeros" the volume ends in an outline of its own.
+        size = torch.tensor(shape, dtype=grid.dtype, device=grid.device).flip(0)
+        close |= (grid[0].abs() > 1 - 1 / size).any(dim=-1)
+    positions = grid.reshape(-1, 3)
+    for channel, out, near in zip(labels.values, sampled.view(len(sampled), -1), close.flatten(1), strict=True):
+        # The eight corners take some 100 bytes a position.
+        for part in near.nonzero()[:, 0].split(max(1, SLAB_VOXELS // 8)):
+            out[part] = _largest_share(channel, to_voxels(positions[part], shape), padding)
     return sampled
 
 
 def _largest_share(label: Tensor, positions: Tensor, padding: str) -> Tensor:
     """Return the winning label ``(N,)`` of ``(X, Y, Z)`` at ``(3, N)``."""
-    size = torch.tensor(label.shape, device=positions.device)[:, None]
-    if padding != "zeros":
-        positions = positions.clamp(min=torch.zeros_like(size), max=size - 1)
-    low = positions.floor()
-    up = positions - low
-    values, weights = [], []
-    for corner in itertools.product((0, 1), repeat=3):
-        at = torch.tensor(corner, device=positions.device)[:, None]
-        voxel = low.long() + at
-        inside = ((voxel >= 0) & (voxel < size)).all(dim=0)
-        value = label.flatten()[_flat(voxel.clamp(min=torch.zeros_like(size), max=size - 1), label.shape)]
-        values.append(torch.where(inside, value, torch.zeros_like(value)))
-        weights.append(torch.where(at == 1, up, 1 - up).prod(dim=0))
-    winner, most = values[0], torch.full_like(weights[0], -1)
+    values, weights = _corners(label, positions, padding)
+    winner = values[0].clone()
+    # Beside an outline is not yet across it: most of these positions have one label at all their corners.
+    mixed = (values != winner).any(dim=0).nonzero()[:, 0]
+    winner[mixed] = _vote(values[:, mixed], weights[:, mixed])
+    return winner
+
+
+def _vote(values: Tensor, weights: Tensor) -> Tensor:
+    """Return the value ``(N,)`` of ``(8, N)`` corners whose weights sum to most, the lower one of equals."""
+    winner, most = values[0].clone(), torch.full_like(weights[0], -1)
     for candidate in values:
-        share = sum((weight * (value == candidate) for value, weight in zip(values, weights, strict=True)), 0 * most)
+        share = (weights * (values == candidate)).sum(dim=0)
         more = (share > most + TIE) | ((share > most - TIE) & (candidate < winner))
         winner, most = torch.where(more, candidate, winner), torch.where(more, share, most)
     return winner
+
+
+def _corners(label: Tensor, positions: Tensor, padding: str) -> tuple[Tensor, Tensor]:
+    """Return the labels at the eight voxels around each position, and how much each counts there: ``(8, N)``."""
+    low, up, inside = [], [], []
+    for axis, length in enumerate(label.shape):
+        along = positions[axis]
+        if padding == "reflection":
+            along = _reflected(along, length)
+        if padding != "zeros":
+            along = along.clamp(0, length - 1)
+        first = along.floor()
+        voxels = first.long()
+        low.append([voxels.clamp(0, length - 1), (voxels + 1).clamp(0, length - 1)])
+        inside.append([(voxels >= 0) & (voxels < length), (voxels >= -1) & (voxels < length - 1)])
+        up.append([1 - (along - first), along - first])
+    flat = label.flatten()
+    values, weights = [], []
+    for x, y, z in itertools.product((0, 1), repeat=3):
+        value = flat[(low[0][x] * label.shape[1] + low[1][y]) * label.shape[2] + low[2][z]]
+        if padding == "zeros":
+            value = torch.where(inside[0][x] & inside[1][y] & inside[2][z], value, torch.zeros_like(value))
+        values.append(value)
+        weights.append(up[0][x] * up[1][y] * up[2][z])
+    return torch.stack(values), torch.stack(weights)
 
 
 def _extreme(label: Tensor, choose: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -97,13 +143,8 @@ def _extreme(label: Tensor, choose: Callable[[Tensor, Tensor], Tensor]) -> Tenso
     return label
 
 
-def _flat(voxel: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return the position of voxels ``(3, ...)`` in the flattened volume."""
-    return (voxel[0] * shape[1] + voxel[1]) * shape[2] + voxel[2]
-
-
-def _reflected(positions: Tensor, size: Tensor) -> Tensor:
+def _reflected(along: Tensor, length: int) -> Tensor:
     """Reflect at the outer faces of the outer voxels, as often as it takes."""
-    period = 2 * size
-    folded = torch.remainder(positions + 0.5, period)
+    period = 2 * length
+    folded = torch.remainder(along + 0.5, period)
     return torch.minimum(folded, period - folded) - 0.5

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medgan.models.labels import outlines, sample_labels
+from medgan.models.labels import label_map, sample_labels
 
 BLUR_ROTATION = 0.02  # rad
 BLUR_SHIFT = 0.5  # voxels
@@ -67,11 +67,4 @@ def resample(volumes: Tensor, theta: Tensor, mode: str = "bilinear") -> Tensor:
 def resample_labels(label: Tensor, theta: Tensor) -> Tensor:
     """Sample a label map ``(C, D, H, W)`` once under one ``(1, 3, 4)`` affine, as :func:`resample` does an image."""
     grid = F.affine_grid(theta.float(), [1, 1, *label.shape[1:]], align_corners=False)
-    return sample_labels(label, outlines(label), to_voxels(grid, label.shape[1:]))
-
-
-def to_voxels(grid: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return what ``grid_sample`` takes, ``(1, n, Y, Z, 3)`` in −1..1, as voxel indices ``(3, n, Y, Z)``."""
-    size = torch.tensor(shape, dtype=grid.dtype, device=grid.device).reshape(3, 1, 1, 1)
-    positions: Tensor = ((grid[0].movedim(-1, 0).flip(0) + 1) * size - 1) / 2
-    return positions
+    return sample_labels(label_map(label), grid)

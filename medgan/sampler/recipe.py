@@ -13,11 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medgan.data.preprocess import Scale
-from medgan.models.deformation import affine_exponential, corner_jacobians, sample_at, smooth_upsample, voxel_grid
+from medgan.models.deformation import (
+    affine_exponential,
+    corner_jacobians,
+    sample_at,
+    sample_grid,
+    smooth_upsample,
+    to_grid,
+    to_voxels,
+    voxel_grid,
+)
 from medgan.models.fields import Fields, Shape, deform, deform_inverse
-from medgan.models.labels import MODE, outlines, sample_labels
-from medgan.models.resampling import to_voxels
-from medgan.sampler.warp import SourceVoxels, sample_slab, to_dtype, to_unit
+from medgan.models.labels import MODE, label_map, sample_labels
+from medgan.sampler.warp import SourceVoxels, to_dtype, to_unit
 
 MAX_LABELS = 64  # a volume of more values is no label map
 INVERSE_STEPS = 4
@@ -112,11 +120,15 @@ class Recipe:
         affine = affine_exponential(self.fields.generators)
         dtypes = [volume.dtype for volume, _ in volumes] if dtypes is None else dtypes
         warped = [v.new_empty(v.shape, dtype=dtype) for (v, _), dtype in zip(volumes, dtypes, strict=True)]
-        edges = [outlines(volume) if mode == MODE else None for volume, mode in volumes]
+        maps = [label_map(volume) if mode == MODE else None for volume, mode in volumes]
         for start, stop in voxels.slabs():
             grid = voxels.sampling_grid(self.displacement, affine, start, stop)
-            for out, (volume, mode), edge in zip(warped, volumes, edges, strict=True):
-                out[:, start:stop] = to_dtype(sample_slab(volume, grid, mode, padding, edge), out.dtype)
+            for out, (volume, mode), labels in zip(warped, volumes, maps, strict=True):
+                if labels is None:
+                    sampled = sample_grid(volume, grid, mode, padding)
+                else:
+                    sampled = sample_labels(labels, grid, padding)
+                out[:, start:stop] = to_dtype(sampled, out.dtype)
         return warped
 
     def unwarp(self, volume: Tensor, mode: str = "bilinear", padding: str = "border") -> Tensor:
@@ -137,13 +149,13 @@ class Recipe:
     def _pull_back(self, volume: Tensor, mode: str, padding: str) -> Tensor:
         voxels = self._voxels(volume)
         back = torch.empty_like(volume, memory_format=torch.contiguous_format)
-        edges = outlines(volume) if mode == MODE else None
+        labels = label_map(volume) if mode == MODE else None
         for start, stop in voxels.slabs():
             found = transform_axes(self.matrix, self._preimage(self._grid_positions(volume, start, stop)))
-            if edges is None:
+            if labels is None:
                 back[:, start:stop] = sample_at(volume[None], found, mode, padding)[0]
             else:
-                back[:, start:stop] = sample_labels(volume, edges, found[0], padding)
+                back[:, start:stop] = sample_labels(labels, to_grid(found, volume.shape[1:]), padding)
         return back
 
     def _preimage(self, positions: Tensor) -> Tensor:
@@ -202,7 +214,7 @@ class Recipe:
         parts = []
         for start, stop in voxels.slabs():
             grid = voxels.sampling_grid(self.displacement, affine, start, stop)
-            moved = to_voxels(grid, voxels.size)
+            moved = to_voxels(grid[0], voxels.size)
             still = voxel_grid((stop - start, *voxels.size[1:]), moved)[0]
             still[0] += start
             parts.append(moved - still)

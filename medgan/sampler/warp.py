@@ -18,8 +18,6 @@ from torch import Tensor
 
 from medgan.data.preprocess import Scale
 from medgan.models.fields import Shape
-from medgan.models.labels import sample_labels
-from medgan.models.resampling import to_voxels
 
 # Positions and gathered values of this many voxels are held at a time, whatever the volume's size.
 SLAB_VOXELS = 500_000  # their positions fit into a processor's cache
@@ -116,28 +114,6 @@ class SourceVoxels:
         return found.movedim(0, -1)[None]
 
 
-def sample_slab(volume: Tensor, grid: Tensor, mode: str, padding: str, edges: Tensor | None = None) -> Tensor:
-    """Sample ``(C, X, Y, Z)`` at ``(1, n, Y, Z, 3)``: ``(C, n, Y, Z)``.
-
-    On the CPU ``grid_sample`` runs one thread a batch entry; the slab is laid out as a batch of as many parts.
-
-    Args:
-        volume: what to sample; float, or for ``"label"`` any number type.
-        grid: positions as ``grid_sample`` wants them.
-        mode: ``"bilinear"`` (trilinear), ``"nearest"`` or ``"label"`` (see :mod:`medgan.models.labels`).
-        padding: ``"border"``, ``"zeros"`` or ``"reflection"``.
-        edges: for ``"label"``, the outlines of ``volume``.
-    """
-    if edges is not None:
-        return sample_labels(volume, edges, to_voxels(grid, volume.shape[1:]), padding)
-    parts = torch.get_num_threads() if volume.device.type == "cpu" else 1
-    if parts == 1 or grid.shape[1] % parts:
-        return _sample(volume[None], grid, mode, padding)[0]
-    batch = grid[0].reshape(parts, grid.shape[1] // parts, *grid.shape[2:])
-    sampled = _sample(volume[None].expand(parts, -1, -1, -1, -1), batch, mode, padding)
-    return sampled.movedim(0, 1).flatten(1, 2)
-
-
 def to_unit(scale: Scale, data: Tensor) -> Tensor:
     """Map float ``data`` to the network's range as :meth:`Scale.to_unit` does, in one buffer."""
     return (data - scale.low).div_(scale.span).clamp_(0, 1)
@@ -153,8 +129,3 @@ def to_dtype(data: Tensor, dtype: torch.dtype) -> Tensor:
         return data.to(dtype)
     bounds = torch.iinfo(dtype)
     return data.round().clamp(bounds.min, bounds.max).to(dtype)
-
-
-def _sample(volume: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
-    grid = grid.to(volume.dtype)
-    return F.grid_sample(volume, grid, mode=mode, padding_mode=padding, align_corners=False)
