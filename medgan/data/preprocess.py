@@ -110,8 +110,9 @@ def intensity_scale(data: Tensor, intensity: IntensityConfig) -> Scale:
     if intensity.kind == "robust":
         flat = data.reshape(channels, -1)
         values = flat[:, :: max(1, flat.shape[1] // PERCENTILE_VOXELS)]
-        ranks = torch.tensor([intensity.lower / 100, intensity.upper / 100], dtype=values.dtype, device=values.device)
-        low, high = torch.quantile(values, ranks, dim=1)
+        # NumPy selects, where torch sorts: a sixth of the time.
+        ranks = np.quantile(values.numpy(force=True), [intensity.lower / 100, intensity.upper / 100], axis=1)
+        low, high = torch.from_numpy(ranks).to(values)
     else:
         bounds = intensity.window if intensity.kind == "window" else (0.0, 1.0)
         low, high = (torch.full((channels,), b, dtype=data.dtype, device=data.device) for b in bounds)

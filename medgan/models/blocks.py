@@ -9,6 +9,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Convolution(nn.Conv3d):
+    """``nn.Conv3d``, with oneDNN for a single small volume too.
+
+    For one volume of few voxels torch chooses a plain loop on the CPU, which takes five to ten times as long: most of
+    what a sibling in a pipeline costs. Training, larger batches, other devices and types are left to torch.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        convolved: Tensor
+        if not _is_single(input):
+            convolved = super()._conv_forward(input, weight, bias)
+            return convolved
+        assert not isinstance(self.padding, str)
+        convolved = torch.mkldnn_convolution(input, weight, bias, self.padding, self.stride, self.dilation, self.groups)
+        return convolved
+
+
+def _is_single(volumes: Tensor) -> bool:
+    return (
+        volumes.shape[0] == 1
+        and volumes.device.type == "cpu"
+        and volumes.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    )
+
+
 class MappingNetwork(nn.Module):
     """Noise and class to a style vector: ``(B, latent)``, ``(B,)`` → ``(B, style)``.
 
@@ -36,7 +64,7 @@ class ModulatedBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, style: int) -> None:
         super().__init__()
-        self.convolution = nn.Conv3d(channels_in, channels_out, 3, padding=1)
+        self.convolution = Convolution(channels_in, channels_out, 3, padding=1)
         self.norm = nn.GroupNorm(math.gcd(8, channels_out), channels_out, affine=False)
         self.modulation = nn.Linear(style, 2 * channels_out)
 
@@ -52,8 +80,8 @@ class DownBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, *, norm: bool) -> None:
         super().__init__()
-        self.down = nn.Conv3d(channels_in, channels_out, 3, stride=2, padding=1)
-        self.refine = nn.Conv3d(channels_out, channels_out, 3, padding=1)
+        self.down = Convolution(channels_in, channels_out, 3, stride=2, padding=1)
+        self.refine = Convolution(channels_out, channels_out, 3, padding=1)
         self.norm = nn.GroupNorm(math.gcd(8, channels_out), channels_out) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medgan.config import ModelConfig
-from medgan.models.blocks import DownBlock, MappingNetwork, ModulatedBlock
+from medgan.models.blocks import Convolution, DownBlock, MappingNetwork, ModulatedBlock
 from medgan.models.fields import Fields, Shape
 
 STYLE = 64
@@ -43,12 +43,12 @@ class Generator(nn.Module):
         self.decode_eighth = ModulatedBlock(4 * w + config.basis, 4 * w, STYLE)
         self.decode_quarter = ModulatedBlock(4 * w + 2 * w, 2 * w, STYLE)
         self.refine_quarter = ModulatedBlock(2 * w, 2 * w, STYLE)
-        self.velocity = nn.Conv3d(2 * w, 3, 3, padding=1)
-        self.appearance = nn.Conv3d(2 * w, 2 * channels, 3, padding=1)
+        self.velocity = Convolution(2 * w, 3, 3, padding=1)
+        self.appearance = Convolution(2 * w, 2 * channels, 3, padding=1)
         self.affine = nn.Linear(4 * w + STYLE, 12)
         if config.max_texture > 0:
             self.decode_half = ModulatedBlock(2 * w + w, w, STYLE)
-            self.texture = nn.Conv3d(w, channels, 3, padding=1)
+            self.texture = Convolution(w, channels, 3, padding=1)
         for head in (self.velocity, self.appearance, self.affine):
             # Small at first: training starts near the identity, yet not on it, so that z already has a gradient.
             nn.init.normal_(head.weight, std=0.02)
