@@ -32,7 +32,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/transform.py
 
 # Hours on an idle machine; each program ends with KEPT or BROKEN, and make fails where one is broken.
-RELIABILITY := gate_speed damaged_nifti dicom_folders killed disk_full same_hash hostile memory \
+RELIABILITY := gate_speed damaged_nifti dicom_folders killed killed_generation disk_full same_hash hostile memory \
 	"fuzz nifti" "fuzz dicom" "fuzz config" "fuzz cohort"
 
 reliability: $(INSTALLED)
