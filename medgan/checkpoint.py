@@ -8,6 +8,7 @@ weights. Its own SHA-256 is the checkpoint's digest, which every synthetic volum
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -145,13 +146,15 @@ def make_output(folder: Path) -> None:
 
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that decide what comes out."""
-    versions = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
+    return {"python": platform.python_version(), **{name: _version_of(name) for name in LIBRARIES}}
+
+
+@functools.cache  # every sidecar names them, and looking one up parses a file
+def _version_of(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def save_checkpoint(

@@ -155,12 +155,9 @@ def label_volume_ratio(source: Volume | None, label: NDArray[Any] | None) -> dic
     """Return, for each label value of the source, the sibling's number of voxels over the source's."""
     if source is None or label is None:
         return {}
-    values, counts = np.unique(source.data, return_counts=True)
-    return {
-        str(int(value)): float((label == value).sum() / count)
-        for value, count in zip(values, counts, strict=True)
-        if value != 0
-    }
+    # The gate lets no label above 255 pass, and counting is far quicker than sorting.
+    before, after = (np.bincount(data.astype(np.uint8).ravel(), minlength=256) for data in (source.data, label))
+    return {str(value): float(after[value] / before[value]) for value in np.flatnonzero(before) if value != 0}
 
 
 def displacement_mm(recipe: Recipe) -> float:
