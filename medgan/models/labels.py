@@ -29,12 +29,14 @@ class LabelMap:
     """A label map made ready to be sampled.
 
     Attributes:
-        values: ``(C, X, Y, Z)``, any number type; every channel a map of its own.
+        values: ``(C, X, Y, Z)``, every channel a map of its own; in 8 bits where they hold it.
         inner: ``(C, X, Y, Z)``: the values as floats that hold them exactly, NaN beside an outline.
+        dtype: of the map that is sampled.
     """
 
     values: Tensor
     inner: Tensor
+    dtype: torch.dtype
 
 
 def label_map(label: Tensor) -> LabelMap:
@@ -42,7 +44,9 @@ def label_map(label: Tensor) -> LabelMap:
     floats = label.to(torch.float32, copy=True)
     if label.dtype in (torch.int32, torch.int64, torch.float64) and not torch.equal(floats.to(label.dtype), label):
         floats = label.to(torch.float64, copy=True)  # instance numbers beyond what float32 can count
-    return LabelMap(label, floats.masked_fill_(outlines(label), torch.nan))
+    small = label.to(torch.uint8)  # a quarter of the memory to go through
+    values = small if torch.equal(small.to(label.dtype), label) else label
+    return LabelMap(values, floats.masked_fill_(outlines(values), torch.nan), label.dtype)
 
 
 def outlines(label: Tensor) -> Tensor:
@@ -71,7 +75,7 @@ def sample_labels(labels: LabelMap, grid: Tensor, padding: str = "border") -> Te
     """
     nearest = sample_grid(labels.inner, grid, "nearest", padding)
     close = nearest.isnan()
-    sampled = nearest.nan_to_num_(0).to(labels.values.dtype)
+    sampled = nearest.nan_to_num_(0).to(labels.dtype)
     shape = labels.values.shape[1:]
     if padding == "zeros":
         # Beyond "zeros" the volume ends in an outline of its own.
@@ -81,7 +85,7 @@ def sample_labels(labels: LabelMap, grid: Tensor, padding: str = "border") -> Te
     for channel, out, near in zip(labels.values, sampled.view(len(sampled), -1), close.flatten(1), strict=True):
         # The eight corners take some 100 bytes a position.
         for part in near.nonzero()[:, 0].split(max(1, SLAB_VOXELS // 8)):
-            out[part] = _largest_share(channel, to_voxels(positions[part], shape), padding)
+            out[part] = _largest_share(channel, to_voxels(positions[part], shape), padding).to(labels.dtype)
     return sampled
 
 
@@ -115,18 +119,22 @@ def _corners(label: Tensor, positions: Tensor, padding: str) -> tuple[Tensor, Te
         if padding != "zeros":
             along = along.clamp(0, length - 1)
         first = along.floor()
-        voxels = first.long()
-        low.append([voxels.clamp(0, length - 1), (voxels + 1).clamp(0, length - 1)])
-        inside.append([(voxels >= 0) & (voxels < length), (voxels >= -1) & (voxels < length - 1)])
-        up.append([1 - (along - first), along - first])
+        share, voxels = along - first, first.long()
+        low.append((voxels.clamp(0, length - 1), (voxels + 1).clamp(0, length - 1)))
+        up.append((1 - share, share))
+        if padding == "zeros":
+            inside.append(((voxels >= 0) & (voxels < length), (voxels >= -1) & (voxels < length - 1)))
     flat = label.flatten()
     values, weights = [], []
-    for x, y, z in itertools.product((0, 1), repeat=3):
-        value = flat[(low[0][x] * label.shape[1] + low[1][y]) * label.shape[2] + low[2][z]]
-        if padding == "zeros":
-            value = torch.where(inside[0][x] & inside[1][y] & inside[2][z], value, torch.zeros_like(value))
-        values.append(value)
-        weights.append(up[0][x] * up[1][y] * up[2][z])
+    for x, y in itertools.product((0, 1), repeat=2):
+        row = (low[0][x] * label.shape[1] + low[1][y]) * label.shape[2]
+        of_row = up[0][x] * up[1][y]
+        for z in (0, 1):
+            value = flat[row + low[2][z]]
+            if inside:
+                value = torch.where(inside[0][x] & inside[1][y] & inside[2][z], value, torch.zeros_like(value))
+            values.append(value)
+            weights.append(of_row * up[2][z])
     return torch.stack(values), torch.stack(weights)
 
 
