@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from process_memory import kilobytes
 
 from medgan.checkpoint import Origin, save_checkpoint
 from medgan.config import parse_config
@@ -99,9 +100,7 @@ def memory_mb(checkpoint: Path, cohort: Path, output: Path, count: int) -> float
 
 def _peak(queue: object, checkpoint: Path, cohort: Path, output: Path, count: int) -> None:
     generate(checkpoint, cohort, output, count=count)
-    # Not getrusage: its peak includes that of the process this one was started from.
-    status = Path("/proc/self/status").read_text().splitlines()
-    queue.put(next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024)
+    queue.put(kilobytes("VmHWM") / 1024)
 
 
 def main() -> None:

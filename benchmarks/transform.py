@@ -33,6 +33,7 @@ from monai.transforms import (
     ResizeWithPadOrCropd,
     ScaleIntensityRangePercentilesd,
 )
+from process_memory import kilobytes
 
 from medgan.checkpoint import Origin, load_checkpoint, save_checkpoint
 from medgan.config import parse_config
@@ -112,12 +113,12 @@ def balls(size: int) -> torch.Tensor:
 
 
 def measure(
-    size: int, repeats: int, checkpoint: Path, clock: Callable[[], float]
+    size: int, repeats: int, checkpoint: Path, clock: Callable[[], float], *, noise: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Return milliseconds of every repeat, and the MB that a call adds at most."""
     generator = torch.Generator().manual_seed(0)
     volume = torch.rand(1, size, size, size, generator=generator)
-    sample = {"image": volume, "label": balls(size)}
+    sample = {"image": volume, "label": (volume > 0.5).float() if noise else balls(size)}
     runs = contenders(checkpoint, size)
     for _ in range(20):  # so that all of its fields are prepared
         runs["RandDAGANd, cache_fields=4"](dict(sample))
@@ -134,18 +135,14 @@ def measure(
 
 def added_memory(run: Callable[[], Any]) -> float:
     """Return by how many MB the process grows at most while ``run`` runs; NaN where Linux does not say."""
-    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    reset = Path("/proc/self/clear_refs")
     if not reset.exists():
         return float("nan")
     ctypes.CDLL(None).malloc_trim(0)  # what was freed before would else be taken again unseen
     reset.write_text("5")
-    before = _status(status, "VmRSS")
+    before = kilobytes("VmRSS")
     run()
-    return (_status(status, "VmHWM") - before) / 1024
-
-
-def _status(path: Path, name: str) -> int:
-    return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(name))
+    return (kilobytes("VmHWM") - before) / 1024
 
 
 def table(arguments: argparse.Namespace, checkpoint: Path) -> None:
@@ -156,7 +153,7 @@ def table(arguments: argparse.Namespace, checkpoint: Path) -> None:
     for size in arguments.sizes:
         for threads in arguments.threads:
             torch.set_num_threads(threads)
-            times, memory = measure(size, arguments.repeats, checkpoint, CLOCKS[arguments.clock])
+            times, memory = measure(size, arguments.repeats, checkpoint, CLOCKS[arguments.clock], noise=arguments.noise)
             reference, least = np.median(times["Rand3DElasticd"]), np.median(times["floor"])
             for name, values in times.items():
                 low, middle, high = np.percentile(values, [25, 50, 75])
@@ -204,6 +201,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--noise", action="store_true", help="an outline at every voxel: the worst label map")
     parser.add_argument("--epoch", metavar="COHORT", help="time training epochs on this cohort instead")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -15,9 +15,11 @@ import resource
 import shutil
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
-from killed import finished, forked, loads
+from children import finished, forked
+from killed import loads
 from material import small_training
 from report import ended, quiet, seeded
 
@@ -72,7 +74,7 @@ def main() -> None:
     lost = different = 0
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory(dir=arguments.folder) as place:
         config = small_training(Path(name) / "cohort")
-        if not finished(forked(config, Path(name) / "alone")):
+        if not finished(forked(partial(train, config, Path(name) / "alone"))):
             ended(False, "the run that was left alone did not end")
         wanted = file_digest(Path(name) / "alone" / WEIGHTS)
         keep, loop.remove_states = loop.remove_states, lambda _: None
@@ -95,7 +97,9 @@ def main() -> None:
             if line:
                 whole = loads(output) and has_state(output) and recorded_run(output)
                 lost += not whole
-                different += not (finished(forked(config, output)) and file_digest(output / WEIGHTS) == wanted)
+                different += not (
+                    finished(forked(partial(train, config, output))) and file_digest(output / WEIGHTS) == wanted
+                )
             shutil.rmtree(output)
     for what, count in tally.most_common():
         print(f"{count:5} {what}")

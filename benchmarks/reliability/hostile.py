@@ -24,15 +24,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from material import small_training
+from material import small_generator, small_training
 from report import ended, seeded
 from safetensors.torch import load_file, save
 
-from medgan.checkpoint import RECORD, WEIGHTS, Origin, load_checkpoint, save_checkpoint
+from medgan.checkpoint import RECORD, WEIGHTS, load_checkpoint
 from medgan.comparison.components import build_components
 from medgan.config import load_config
 from medgan.errors import InputFault
-from medgan.models.generator import Generator
 
 WATCHED = {
     "os.system",
@@ -170,8 +169,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         os.chdir(name)
         config = small_training(Path("cohort"))
-        generator = Generator(config.model, 1, 0, config.preprocess.shape)
-        save_checkpoint(Path("sound"), generator.state_dict(), config, Origin((), {1: "ball"}, 1, [], "0"))
+        small_generator(config, Path("sound"))
         load_checkpoint("sound")
         build_components(
             [{"_target_": "monai.transforms.RandGaussianNoised", "keys": ["image"], "prob": 0.5}], ["image", "label"]

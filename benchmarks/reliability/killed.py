@@ -10,38 +10,17 @@ import argparse
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
-import traceback
+from functools import partial
 from pathlib import Path
 
+from children import finished, forked
 from material import small_training
 from report import ended, quiet, seeded
 
 from medgan.checkpoint import RECORD, WEIGHTS, file_digest, load_checkpoint
-from medgan.config import Config
 from medgan.training.loop import train
-
-
-def forked(config: Config, output: Path) -> int:
-    """Train in a child; return its process id."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        train(config, output)
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def finished(child: int) -> bool:
-    return os.waitpid(child, 0)[1] == 0
 
 
 def main() -> None:
@@ -54,13 +33,13 @@ def main() -> None:
         config = small_training(Path(name) / "cohort")
         begun = time.monotonic()
         alone = Path(name) / "alone"
-        if not finished(forked(config, alone)):
+        if not finished(forked(partial(train, config, alone))):
             ended(False, "the run that was left alone did not end")
         duration = time.monotonic() - begun
         wanted = file_digest(alone / WEIGHTS)
         while resumed < arguments.kills:
             output = Path(name) / "run"
-            child = forked(config, output)
+            child = forked(partial(train, config, output))
             time.sleep(rng.uniform(0.1, 1) * duration)
             os.kill(child, signal.SIGKILL)
             if finished(child):
@@ -68,7 +47,9 @@ def main() -> None:
             else:
                 resumed += 1
                 broken += (output / RECORD).exists() and not loads(output)
-                identical += finished(forked(config, output)) and file_digest(output / WEIGHTS) == wanted
+                identical += (
+                    finished(forked(partial(train, config, output))) and file_digest(output / WEIGHTS) == wanted
+                )
             shutil.rmtree(output, ignore_errors=True)
     print(f"one run takes {duration:.1f} s; {too_late} kills came after its end and are not counted")
     summary = f"{resumed} resumes, {identical} bit-identical to the run left alone, {broken} unreadable checkpoints"

@@ -14,63 +14,30 @@ import hashlib
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 
-from material import small_training
+from children import finished, forked
+from material import small_generator, small_training
 from report import ended, quiet, seeded
 
-from medgan.checkpoint import Origin, save_checkpoint
+from medgan.checkpoint import file_digest
 from medgan.generate.batch import generate
-from medgan.models.generator import Generator
-
-
-def forked(checkpoint: Path, cohort: Path, output: Path, count: int) -> int:
-    """Generate in a child; return its process id."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        generate(checkpoint, cohort, output, count=count, seed=3)
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def finished(child: int) -> bool:
-    return os.waitpid(child, 0)[1] == 0
 
 
 def volumes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every volume there is, by name."""
-    return {str(p.relative_to(folder)): digest(p) for p in sorted(folder.rglob("*.nii.gz"))}
+    return {str(p.relative_to(folder)): file_digest(p) for p in sorted(folder.rglob("*.nii.gz"))}
 
 
 def tree(folder: Path) -> str:
     """Return one hash of the folder: the bytes of volumes and tables, the names of all else (they hold times)."""
     lines = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        content = digest(path) if path.suffix in (".gz", ".csv") else ""
+        content = file_digest(path) if path.suffix in (".gz", ".csv") else ""
         lines.append(f"{path.relative_to(folder)} {content}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def small_checkpoint(home: Path) -> tuple[Path, Path]:
-    config = small_training(home / "cohort")
-    generator = Generator(config.model, 1, 0, config.preprocess.shape)
-    save_checkpoint(home / "generator", generator.state_dict(), config, Origin((), {1: "ball"}, 1, [], "0"))
-    return home / "generator", home / "cohort"
 
 
 def main() -> None:
@@ -86,32 +53,39 @@ def main() -> None:
         home = Path(name)
         checkpoint, cohort = arguments.checkpoint, arguments.cohort
         if checkpoint is None or cohort is None:
-            checkpoint, cohort = small_checkpoint(home)
+            cohort = home / "cohort"
+            checkpoint = small_generator(small_training(cohort), home / "generator")
+
+        def into(output: Path) -> int:
+            return forked(lambda: generate(checkpoint, cohort, output, count=arguments.count, seed=3))
+
         begun = time.monotonic()
-        if not finished(forked(checkpoint, cohort, home / "alone", arguments.count)):
+        if not finished(into(home / "alone")):
             ended(False, "the call that was left alone did not end")
         duration = time.monotonic() - begun
         whole, wanted = volumes(home / "alone"), tree(home / "alone")
         output = home / "out"
-        while kills < arguments.kills or output.exists():
-            child = forked(checkpoint, cohort, output, arguments.count)
-            if kills < arguments.kills:
+        killing = True
+        while killing or output.exists():
+            killing = kills < arguments.kills
+            child = into(output)
+            if killing:
                 time.sleep(rng.uniform(0.1, 0.6) * duration)
                 os.kill(child, signal.SIGKILL)
             if finished(child):
                 ends += 1
                 other += tree(output) != wanted
                 shutil.rmtree(output)
-            else:
+            elif killing:
                 kills += 1
                 found = volumes(output) if output.exists() else {}
                 torn += any(whole.get(file) != content for file, content in found.items())
+            else:
+                ended(False, "the call after the last kill did not end")
     print(f"one call of {arguments.count} volumes takes {duration:.1f} s")
-    summary = (
-        f"{kills} kills, {ends} folders completed by calling again, {ends - other} with the tree hash {wanted} of "
-    )
-    summary += f"the call left alone, {torn} kills left a volume that is not whole"
-    ended(kills >= arguments.kills and ends > 0 and not other and not torn, summary)
+    summary = f"{kills} kills, {ends} folders completed by calling again, {ends - other} with the tree hash {wanted} "
+    summary += f"of the call left alone, {torn} kills left a volume that is not whole"
+    ended(not other and not torn, summary)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from medgan.checkpoint import Origin, save_checkpoint
 from medgan.config import Config, parse_config
+from medgan.models.generator import Generator
 
 REALDATA = Path(os.environ.get("MEDGAN_REALDATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -58,3 +60,10 @@ def small_training(folder: Path, steps: int = 6) -> Config:
             "tracking": {"kind": "none"},
         }
     )  # fmt: skip
+
+
+def small_generator(config: Config, folder: Path) -> Path:
+    """Write an untrained generator for the cohort of :func:`small_training` to ``folder``; return the folder."""
+    generator = Generator(config.model, 1, 0, config.preprocess.shape)
+    save_checkpoint(folder, generator.state_dict(), config, Origin((), {1: "ball"}, 1, [], "0"))
+    return folder

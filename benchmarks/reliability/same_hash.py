@@ -12,14 +12,12 @@ import tempfile
 from pathlib import Path
 
 import torch
-from material import small_training
+from material import small_generator, small_training
 from monai.data import DataLoader, Dataset
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 from report import ended, quiet, started
 
-from medgan.checkpoint import Origin, save_checkpoint
 from medgan.generate.batch import generate
-from medgan.models.generator import Generator
 from medgan.transforms import RandDAGANd
 
 KEYS = ["image", "label"]
@@ -50,8 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         config = small_training(home / "cohort")
-        generator = Generator(config.model, 1, 0, config.preprocess.shape)
-        save_checkpoint(home / "g", generator.state_dict(), config, Origin((), {1: "ball"}, 1, [], "0"))
+        small_generator(config, home / "g")
         hashes = {f"pipeline, {n} workers": pipeline_hash(home / "g", home / "cohort", n) for n in (0, 1, 4)}
         files = {}
         generate(home / "g", home / "cohort", home / "once", count=8, seed=3)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medgan.comparison.arms import LEARNED_PARTS, REFERENCE_PART
+from medgan.comparison.design import redrawn_in_words
 from medgan.comparison.gap_table import GapRow
 from medgan.comparison.results import REPORT
 from medgan.tracking import Dataset
@@ -60,8 +61,8 @@ def heading(plan: Mapping[str, Any]) -> str:
     folds = f" x {plan['splits']} folds" if plan["splits"] > 1 else ""
     blocks = f" x {len(plan['labelled'])} numbers of labelled cases" if len(plan["labelled"]) > 1 else ""
     references = [str(arm["name"]) for arm in plan["arms"] if REFERENCE_PART in arm["parts"]]
-    redrawn = ", each with other labelled cases" if compare.get("redraw") else ""
-    size = f"{len(plan['arms']) - len(references)} arms x {compare['seeds']} seeds{folds}{blocks}{redrawn}"
+    size = f"{len(plan['arms']) - len(references)} arms x {compare['seeds']} seeds{folds}{blocks}"
+    size += redrawn_in_words(compare)
     against = f"each arm against `{compare['baseline']}`"
     ceiling = f"; reference, with all labels: {', '.join(f'`{name}`' for name in references)}" if references else ""
     return f"**Does augmentation help?** {size}; {what}; {against}{ceiling}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -143,3 +143,8 @@ def all_cells(config: Config, arms: Sequence[Arm]) -> list[Cell]:
         for fold in folds(config)
         for arm in arms
     ]
+
+
+def redrawn_in_words(compare: Mapping[str, Any]) -> str:
+    """Return what to add to the number of seeds of a plan's ``compare``, where they differ in more than their draws."""
+    return ", each with other labelled cases" if compare.get("redraw") else ""

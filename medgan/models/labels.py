@@ -41,12 +41,13 @@ class LabelMap:
 
 def label_map(label: Tensor) -> LabelMap:
     """Return ``(C, X, Y, Z)`` ready for :func:`sample_labels`."""
-    floats = label.to(torch.float32, copy=True)
-    if label.dtype in (torch.int32, torch.int64, torch.float64) and not torch.equal(floats.to(label.dtype), label):
-        floats = label.to(torch.float64, copy=True)  # instance numbers beyond what float32 can count
     small = label.to(torch.uint8)  # a quarter of the memory to go through
-    values = small if torch.equal(small.to(label.dtype), label) else label
-    return LabelMap(values, floats.masked_fill_(outlines(values), torch.nan), label.dtype)
+    is_small = torch.equal(small.to(label.dtype), label)
+    values = small if is_small else label
+    inner = label.to(torch.float32, copy=True)
+    if not is_small and not torch.equal(inner.to(label.dtype), label):
+        inner = label.to(torch.float64, copy=True)  # instance numbers beyond what float32 can count
+    return LabelMap(values, inner.masked_fill_(outlines(values), torch.nan), label.dtype)
 
 
 def outlines(label: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medgan.comparison.design import redrawn_in_words
 from medgan.comparison.report.finished import FinishedStudy
 from medgan.comparison.statistics import SEEDS_FOR_A_VERDICT
 from medgan.comparison.summary import NOT_SAME, REFERENCE, SAME, SummaryRow
@@ -145,7 +146,7 @@ def replicates_planned(plan: Mapping[str, Any]) -> str:
     """How many replicates were planned, in words."""
     compare = plan["compare"]
     seeds = plural(int(compare["seeds"]), "paired seed")
-    redrawn = ", each with other labelled cases" if compare.get("redraw") else ""
+    redrawn = redrawn_in_words(compare)
     if plan["folds"]:
         repeated = plan["splits"] // plan["folds"]
         times = f", repeated {repeated} times" if repeated > 1 else ""
