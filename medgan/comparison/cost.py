@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from medgan.comparison.arms import FITTED_PART
-from medgan.comparison.design import Cell, all_cells
+from medgan.comparison.design import Cell, all_cells, redrawn_in_words
 from medgan.comparison.engines import default_workers
 from medgan.comparison.execution import execute
 from medgan.comparison.material import Material
@@ -27,12 +27,13 @@ def describe(config: Config, *, workers: int | None = None) -> str:
     cells = all_cells(config, list(material.arms.values()))
     number = workers or default_workers(config)
     plan = make_plan(material)
+    redrawn = redrawn_in_words(plan["compare"])
     lines = [
         f"{config.name}: {plan['task']}, {plan['metric']}, baseline {config.compare.baseline}",
         *(f"  arm {name}{f' ({REFERENCE})' if name in material.references else ''}" for name in material.arms),
         "  " + ", ".join(f"{part} {n['used_cases']} of {n['cases']} cases" for part, n in plan["cohort"].items()),
-        f"  numbers of labelled {len(plan['labelled'])}, splits {config.compare.splits}, seeds {config.compare.seeds}: "
-        f"{len(cells)} runs of {config.compare.steps} steps, {number} at a time",
+        f"  numbers of labelled {len(plan['labelled'])}, splits {config.compare.splits}, seeds {config.compare.seeds}"
+        f"{redrawn}: {len(cells)} runs of {config.compare.steps} steps, {number} at a time",
     ]
     total = 0.0
     for name in material.arms:

@@ -270,6 +270,8 @@ def test_every_seed_can_have_other_labelled_cases(
     assert {len(cases) for cases in learned["none"]} == {2}
     assert len({tuple(cases) for cases in learned["none"]}) > 1
     assert "4 paired seeds on one fixed split by patient, each with other" in (tmp_path / "out/report.md").read_text()
+    assert "(4 seeds, each with other labelled cases" in (tmp_path / "out/report.html").read_text()
+    assert "seeds 4, each with other labelled cases: 8 runs" in describe(settings, workers=1)
     again = compare(settings, tmp_path / "out", NoTracker())
     assert again.reused == 8
     assert again.summary == result.summary

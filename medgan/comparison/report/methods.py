@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medgan.comparison.design import redrawn_in_words
 from medgan.comparison.report.finished import FinishedStudy
 from medgan.comparison.report.gap import gap_methods
 from medgan.comparison.report.words import (
@@ -182,7 +183,7 @@ def _network(plan: Mapping[str, Any]) -> str:
         f"{compare['steps']} steps of {compare['batch']} samples with AdamW under a one-cycle schedule (peak learning "
         f"rate {compare['learning_rate']:g}). The last model was tested; no step was chosen by its score. "
         f"Seeds were paired: seed i gives the same initialisation and data order in every arm "
-        f"({plural(int(compare['seeds']), 'seed')}, master seed {plan['seed']})."
+        f"({plural(int(compare['seeds']), 'seed')}{redrawn_in_words(compare)}, master seed {plan['seed']})."
     )
 
 
