@@ -106,8 +106,8 @@ def _peak(queue: object, checkpoint: Path, cohort: Path, output: Path, count: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=96, help="voxels along each axis")
-    parser.add_argument("--count", type=int, default=48, help="volumes a repeat")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--count", type=int, default=64, help="volumes a repeat")
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--format", default="nifti", choices=["nifti", "dicom", "nnunet", "decathlon"])
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--memory", type=int, nargs=2, default=[10, 1000], help="volumes to compare the memory of")
@@ -121,12 +121,17 @@ def main() -> None:
         for repeat in range(options.repeats):
             for part, run in parts.items():
                 rates[part].append(run(opened(job, folder / f"{repeat} {part}"), options.workers))
-        medians = {part: float(np.median(values)) for part, values in rates.items()}
-        for part, rate in medians.items():
-            print(f"{part:<24} {rate:8.2f} volumes/s")
-        each = [medians["only compute"], medians["only compress and write"]]
-        print(f"{'whole / slower part':<24} {medians['whole'] / min(each):8.0%}")
-        print(f"{'whole / both in turn':<24} {medians['whole'] * sum(1 / rate for rate in each):8.0%}")
+        for part, values in rates.items():
+            print(f"{part:<24} {np.median(values):8.2f} volumes/s")
+        # Ratios of one repeat: between repeats the speed of a shared machine drifts by more than they differ.
+        compute, write, together = (np.array(rates[part]) for part in parts)
+        ratios = {
+            "whole / slower part": together / np.minimum(compute, write),
+            "whole / both in turn": together * (1 / compute + 1 / write),
+        }
+        for name, ratio in ratios.items():
+            low, median, high = np.quantile(ratio, [0.25, 0.5, 0.75])
+            print(f"{name:<24} {median:8.0%} ({low:.0%} to {high:.0%})")
         few, many = (memory_mb(checkpoint, cohort, folder / f"memory {n}", n) for n in options.memory)
         print(f"{few:.0f} MB for {options.memory[0]} volumes, {many:.0f} MB for {options.memory[1]}: {many / few:.2f}x")
 

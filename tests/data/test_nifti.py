@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medgan.data.nifti import nifti_stem, read_nifti, write_nifti
+from medgan.data.nifti import nifti_stem, read_nifti, stored_values, write_nifti
 from medgan.data.volume import Volume
 from medgan.errors import InputFault
 
@@ -114,6 +114,19 @@ def test_values_are_rounded_and_clipped_into_an_integer_type(tmp_path):
     data[0, 0, 0] = -5, 1.6, 1000
     write_nifti(tmp_path / "a.nii", data, like)
     assert read_nifti(tmp_path / "a.nii").data[0, 0, 0].tolist() == [0, 2, 255]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32])
+def test_single_precision_is_rounded_and_clipped_as_double_is(dtype):
+    halves = np.arange(-70000, 70000, dtype=np.float32) / 2
+    values = np.concatenate([halves, RNG.normal(0, 1e5, 5000).astype(np.float32), [-1e30, 1e30]], dtype=np.float32)
+    like = Volume(np.zeros((1, values.size, 1, 1)), np.eye(4), Path("a.nii"), np.dtype(dtype), 1.0, 0.0)
+    limits = np.iinfo(dtype)
+    expected = np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max).astype(dtype)
+    given = values.reshape(1, -1, 1, 1)
+    kept = given.copy()
+    assert np.array_equal(stored_values(given, like).ravel(), expected)
+    assert np.array_equal(given, kept)  # what was given is not written on
 
 
 def test_several_channels_become_the_fourth_axis(tmp_path):
