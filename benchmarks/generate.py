@@ -129,9 +129,9 @@ def main() -> None:
             "whole / slower part": together / np.minimum(compute, write),
             "whole / both in turn": together * (1 / compute + 1 / write),
         }
-        for name, ratio in ratios.items():
+        for compared, ratio in ratios.items():
             low, median, high = np.quantile(ratio, [0.25, 0.5, 0.75])
-            print(f"{name:<24} {median:8.0%} ({low:.0%} to {high:.0%})")
+            print(f"{compared:<24} {median:8.0%} ({low:.0%} to {high:.0%})")
         few, many = (memory_mb(checkpoint, cohort, folder / f"memory {n}", n) for n in options.memory)
         print(f"{few:.0f} MB for {options.memory[0]} volumes, {many:.0f} MB for {options.memory[1]}: {many / few:.2f}x")
 
