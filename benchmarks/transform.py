@@ -43,6 +43,7 @@ from medgan.transforms import RandDAGANd
 
 KEYS = ["image", "label"]
 MODE = ("bilinear", "nearest")
+PADDING = "border"  # of RandDAGANd
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Sample = dict[str, torch.Tensor]
 Run = Callable[[Sample], Any]
@@ -57,8 +58,8 @@ def untrained_checkpoint(folder: Path) -> Path:
 
 def bare_warp(sample: Sample, grid: torch.Tensor) -> Sample:
     return {
-        "image": F.grid_sample(sample["image"][None], grid, align_corners=False)[0],
-        "label": F.grid_sample(sample["label"][None], grid, mode="nearest", align_corners=False)[0],
+        "image": F.grid_sample(sample["image"][None], grid, padding_mode=PADDING, align_corners=False)[0],
+        "label": F.grid_sample(sample["label"][None], grid, "nearest", PADDING, align_corners=False)[0],
     }
 
 

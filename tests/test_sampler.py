@@ -171,13 +171,15 @@ def test_positions_by_axes_are_those_found_one_by_one(flip: float, sampler: Samp
     assert torch.allclose(recipe.displacement_at_source(volume), (moved - still)[0], atol=1e-3)
 
 
-def test_threads_make_no_difference(sampler: Sampler, volume: torch.Tensor) -> None:
+@pytest.mark.parametrize("shape", [(12, 16, 20), (1, 5, 41), (47, 41, 50), (128, 33, 41)])
+def test_threads_make_no_difference(shape: tuple[int, ...], sampler: Sampler) -> None:
+    volume = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     recipe, before = sampler.recipe(volume, sampler.draw(0)), torch.get_num_threads()
     results = []
     try:
-        for threads in (1, 2, 3):
+        for threads in (1, 2, 3, 4):
             torch.set_num_threads(threads)
-            results.append(recipe.warp(volume))
+            results.append(render(recipe, volume))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(result, results[0]) for result in results)

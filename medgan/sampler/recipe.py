@@ -200,8 +200,9 @@ class Recipe:
             part = volume[:, start:stop]
             unit = to_unit(self.scale, part)
             gain, offset = voxels.bring(both, start, stop).chunk(2)
-            # unit (e^gain − 1) + 4 offset unit (1 − unit) + texture, as in training
-            change = torch.expm1(gain).addcmul_(offset, 1 - unit, value=4).mul_(unit)
+            # unit (e^gain − 1) + 4 offset unit (1 − unit) + texture, as in training; beside a unit of up to 1 the
+            # digits that expm1 would save are none, and it takes twice exp's time.
+            change = torch.exp(gain).sub_(1).addcmul_(offset, 1 - unit, value=4).mul_(unit)
             if texture is not None:
                 change += voxels.bring(texture, start, stop)
             torch.addcmul(part, change, self.scale.span, out=changed[:, start:stop])

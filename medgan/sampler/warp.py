@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -85,10 +84,17 @@ class SourceVoxels:
         if ramps is not None:
             h = h + ramps[0][:, start:stop, None, None]
         h = torch.einsum("yh,cxhw->cxyw", y, h)
+        if ramps is not None:
+            h = h + ramps[1][:, None, :, None]
+        # Plane by plane: a product of all planes at once is split among threads in ways that change its last bits.
+        planes = h.reshape(-1, *h.shape[2:])
+        last = z.T.expand(len(planes), -1, -1)
         if ramps is None:
-            return h @ z.T
-        h = h + ramps[1][:, None, :, None]
-        return torch.stack([F.linear(part, z, ramp) for part, ramp in zip(h, ramps[2], strict=True)])
+            brought = torch.bmm(planes, last)
+        else:
+            ramp = ramps[2].repeat_interleave(h.shape[1], dim=0)
+            brought = torch.baddbmm(ramp[:, None], planes, last)
+        return brought.view(*h.shape[:3], -1)
 
     def sampling_grid(self, displacement: Tensor, affine: Tensor, start: int, stop: int) -> Tensor:
         """Return φ at the voxels ``start:stop`` as ``grid_sample`` wants it, ``(1, n, Y, Z, 3)`` in −1..1.
