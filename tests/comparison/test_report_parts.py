@@ -12,6 +12,7 @@ from finished_studies import Recipe, arms_of, plan_of, write_study
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from medgan.comparison.arms import PARTS
 from medgan.comparison.design import Cell
 from medgan.comparison.report import figures, words
 from medgan.comparison.report.derived import (
@@ -35,6 +36,10 @@ ROW = SummaryRow(
 
 def study_of(scores: dict[Cell, list[ScoreLine]], **plan: Any) -> FinishedStudy:
     return FinishedStudy("", [], {**PLAN, **plan}, [], [], scores, {})
+
+
+def test_every_part_of_an_arm_has_its_words():
+    assert set(words.PARTS) == set(PARTS)
 
 
 def test_curves_are_marked_where_they_were_measured() -> None:

@@ -38,6 +38,8 @@ PARTS: Mapping[str, str] = {
     "duplicate": "copies of real training cases in place of siblings (control)",
     "consensus": "pseudo-labels on the unlabelled training scans, on which a teacher's answers for siblings agree",
     "random-consensus": "the same with randomly deformed copies for siblings (control: no learning)",
+    "atlas": "pseudo-labels on the unlabelled training scans, to which scans fitted to them add theirs (control: no "
+    "generator)",
     "self-training": "pseudo-labels on the unlabelled training scans (control: no generator)",
     "oversample": "each class drawn equally often",
     "all-labels": "the annotations of all annotated training cases (reference)",
