@@ -41,12 +41,12 @@ class LabelMap:
 
 def label_map(label: Tensor) -> LabelMap:
     """Return ``(C, X, Y, Z)`` ready for :func:`sample_labels`."""
-    small = label.to(torch.uint8)  # a quarter of the memory to go through
-    is_small = torch.equal(small.to(label.dtype), label)
-    values = small if is_small else label
-    inner = label.to(torch.float32, copy=True)
-    if not is_small and not torch.equal(inner.to(label.dtype), label):
-        inner = label.to(torch.float64, copy=True)  # instance numbers beyond what float32 can count
+    values = label.to(torch.uint8)  # a quarter of the memory to go through
+    inner = values.to(torch.float32)
+    if not torch.equal(inner.to(label.dtype), label):
+        values, inner = label, label.to(torch.float32, copy=True)
+        if not torch.equal(inner.to(label.dtype), label):
+            inner = label.to(torch.float64, copy=True)  # instance numbers beyond what float32 can count
     return LabelMap(values, inner.masked_fill_(outlines(values), torch.nan), label.dtype)
 
 
