@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import nibabel
@@ -13,9 +15,10 @@ from monai.data import MetaTensor
 import medgan
 from medgan.config import Config
 from medgan.errors import InputFault
+from medgan.models import labels
 from medgan.models.deformation import sample_at
 from medgan.models.fields import deform
-from medgan.sampler import Part, Sampler, load, render, render_label, render_parts
+from medgan.sampler import Part, Sampler, load, render, render_label, render_parts, warp
 from medgan.sampler.recipe import transform_axes
 
 
@@ -185,24 +188,33 @@ def test_threads_make_no_difference(shape: tuple[int, ...], sampler: Sampler) ->
     assert all(torch.equal(result, results[0]) for result in results)
 
 
-def test_memory_is_four_copies_of_the_volume_at_most(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_four_copies_of_the_volume_at_most(sampler: Sampler) -> None:
     """So 512³ (0.5 GB in float32) takes 2.2 GB beside the volume itself and its label map."""
-    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-    if not reset.exists():
+    if not Path("/proc/self/clear_refs").exists():
         pytest.skip("needs Linux's account of a process's memory")
+    # In a process of its own: in one that has run many tests the heap has holes, and they count.
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        copies = fresh.submit(_copies_added, sampler.checkpoint.folder).result()
+    assert copies < 4.3
+
+
+def _copies_added(folder: Path) -> float:
+    """Return by how many float32 copies of the volume a process grows at most while it makes a sibling."""
 
     def kilobytes(name: str) -> int:
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
-    for module in ("sampler.warp", "models.labels"):
-        monkeypatch.setattr(f"medgan.{module}.SLAB_VOXELS", 160**3 // 64)  # the share of 512³ that a slab is
+    for module in (warp, labels):
+        module.SLAB_VOXELS = 160**3 // 64  # the share of 512³ that a slab is
+    sampler = load(folder)
     volume = torch.rand(1, 160, 160, 160)
     label = (volume > 0.5).to(torch.uint8)
     sampler.sample(volume[:, :32, :32, :32], label[:, :32, :32, :32])
     ctypes.CDLL(None).malloc_trim(0)  # what was freed before would else be taken again unseen
-    reset.write_text("5")
+    Path("/proc/self/clear_refs").write_text("5")
     before = kilobytes("VmRSS")
     (sibling,) = sampler.sample(volume, label)
-    added = 1024 * (kilobytes("VmHWM") - before)
+    added = kilobytes("VmHWM") - before
     assert sibling.volume.shape == volume.shape
-    assert added < 4.3 * volume.nelement() * 4
+    return 1024 * added / (4 * volume.nelement())
