@@ -114,7 +114,7 @@ def encode_nifti(data: NDArray[Any], like: Volume) -> bytes:
     header.set_data_shape(stored.shape)
     start = io.BytesIO()
     header.write_to(start)
-    return start.getvalue() + _as_in_file(stored).tobytes(order="F")
+    return b"".join((start.getvalue(), _as_in_file(stored).T.data))
 
 
 def _as_in_file(stored: NDArray[Any]) -> NDArray[Any]:
@@ -193,11 +193,11 @@ def stored_values(data: NDArray[Any], like: Volume) -> NDArray[Any]:
         dtype = np.dtype(np.uint8)
     elif dtype.kind == "f" and dtype.itemsize not in (4, 8):
         dtype = np.dtype(np.float32 if dtype.itemsize < 4 else np.float64)
-    if data.dtype == dtype and (like.slope, like.intercept) == (1.0, 0.0):
-        return data
     unscaled = (like.slope, like.intercept) == (1.0, 0.0)
+    if data.dtype == dtype and unscaled:
+        return data
     # float32 rounds to the same whole numbers, and holds the ends of a type of 16 bits.
-    exact = unscaled and data.dtype == np.float32 and dtype.kind in "iu" and dtype.itemsize <= 2
+    exact = unscaled and data.dtype == np.float32 and dtype.kind != "f" and dtype.itemsize <= 2
     values = data if exact else (data.astype(np.float64) - like.intercept) / like.slope
     if dtype.kind == "f":
         return values.astype(dtype)
