@@ -1,10 +1,10 @@
 """Time and memory of one augmented sample (image + label), side by side in one run: python benchmarks/transform.py
 
-Medians and quartiles over interleaved repeats, as ratios to MONAI's Rand3DElasticd and to the floor: one bare
-``grid_sample`` of image and label, at a sibling's positions and with its padding. ``--clock cpu`` counts processor
-time, which other work on the machine disturbs less. TorchIO and batchgeneratorsv2 are measured where they are
-installed. The generator is untrained (its cost does not depend on its weights). ``--epoch COHORT`` times training
-epochs of a small U-Net instead. Memory is the most that a call adds to the process (Linux).
+Medians and quartiles over interleaved repeats, as ratios to MONAI's Rand3DElasticd and to the floor, one bare
+``grid_sample`` of image and label. ``--clock cpu`` counts processor time, which other work on the machine disturbs
+less. TorchIO and batchgeneratorsv2 are measured where they are installed. The generator is untrained (its cost does
+not depend on its weights). ``--epoch COHORT`` times training epochs of a small U-Net instead. Memory is the most that
+a call adds to the process (Linux).
 """
 
 from __future__ import annotations
@@ -38,14 +38,11 @@ from process_memory import kilobytes
 from medgan.checkpoint import Origin, load_checkpoint, save_checkpoint
 from medgan.config import parse_config
 from medgan.data.cohort import read_cohort
-from medgan.models.deformation import to_grid, voxel_grid
 from medgan.models.generator import Generator
-from medgan.sampler import load
 from medgan.transforms import RandDAGANd
 
 KEYS = ["image", "label"]
 MODE = ("bilinear", "nearest")
-PADDING = "border"  # of RandDAGANd
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Sample = dict[str, torch.Tensor]
 Run = Callable[[Sample], Any]
@@ -60,18 +57,9 @@ def untrained_checkpoint(folder: Path) -> Path:
 
 def bare_warp(sample: Sample, grid: torch.Tensor) -> Sample:
     return {
-        "image": F.grid_sample(sample["image"][None], grid, padding_mode=PADDING, align_corners=False)[0],
-        "label": F.grid_sample(sample["label"][None], grid, "nearest", PADDING, align_corners=False)[0],
+        "image": F.grid_sample(sample["image"][None], grid, align_corners=False)[0],
+        "label": F.grid_sample(sample["label"][None], grid, mode="nearest", align_corners=False)[0],
     }
-
-
-def sibling_positions(checkpoint: Path, size: int) -> torch.Tensor:
-    """Return where a sibling of a volume of ``size``³ is sampled, as ``grid_sample`` takes it."""
-    volume = torch.zeros(1, size, size, size)
-    sampler = load(checkpoint)
-    recipe = sampler.recipe(volume, sampler.draw(0))
-    index = voxel_grid((size, size, size), volume)
-    return to_grid(index + recipe.displacement_at_source(volume)[None], volume.shape[1:])
 
 
 def elastic() -> Rand3DElasticd:
@@ -101,7 +89,7 @@ def batchgenerators_spatial(size: int) -> Run:
 
 def contenders(checkpoint: Path, size: int) -> dict[str, Run]:
     affine = RandAffined(KEYS, prob=1.0, rotate_range=(0.3,) * 3, scale_range=(0.2,) * 3, mode=MODE)
-    grid = sibling_positions(checkpoint, size)
+    grid = F.affine_grid(torch.eye(3, 4)[None] * 0.98, [1, 1, size, size, size], align_corners=False)
     runs: dict[str, Run] = {
         "Rand3DElasticd": elastic(),
         "RandAffined": affine.set_random_state(0),
