@@ -37,16 +37,20 @@ def _logs_as_they_were() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A real browser that asks nobody for anything."""
+    """A real browser that asks nobody for anything.
+
+    It ends with its module: a worker forked while it is open inherits the pipe to its driver, and the driver waits for
+    ever for the end of a pipe that a worker still holds.
+    """
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     names = ("chromium", "chromium-browser", "google-chrome")
     program = next((path for path in map(shutil.which, names) if path), None)
     if program is None:
         pytest.skip("no Chromium on this machine")
     arguments = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
     ]  # fmt: skip
     with sync_api.sync_playwright() as playwright:
