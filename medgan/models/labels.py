@@ -4,13 +4,15 @@ Nearest neighbour takes over every stair of the voxel grid and, where the deform
 crumbs. Interpolating what is a share, not a number, and deciding afterwards keeps outlines smooth and makes no value
 that was not there. It is how nnU-Net resamples segmentations (Isensee et al., Nature Methods 2021).
 
-Away from outlines the eight voxels around a position carry the same label; so only positions beside an outline are
-looked at closely, and the cost does not grow with the number of labels.
+A position lies in a cell with a voxel at each of its eight corners. Where all carry the same label, that is the
+answer; only in the cells that an outline crosses are shares compared, and the cost does not grow with the number of
+labels. Most of a label map is background: outside the box around all that is not, nothing is looked at.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +24,10 @@ from medgan.models.deformation import sample_grid, to_voxels
 MODE = "label"
 SLAB_VOXELS = 500_000  # compared at a time, whatever the volume's size
 TIE = 3e-5  # shares closer than this are equal: rounding must not decide between two halves
+SLACK = 0.01  # voxels by which a position may be off by rounding
+
+Box = tuple[tuple[int, int], ...]
+"""For each axis the first voxel, and the one behind the last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,74 +36,132 @@ class LabelMap:
 
     Attributes:
         values: ``(C, X, Y, Z)``, every channel a map of its own; in 8 bits where they hold it.
-        inner: ``(C, X, Y, Z)``: the values as floats that hold them exactly, NaN beside an outline.
+        background: ``(C,)`` value of every voxel outside the box.
+        box: around all that is not background, and a voxel more on each side where there is one.
+        cells: ``(C, x, y, z)`` of the cells in the box: the label at all their corners as a float that holds it
+            exactly, NaN where they differ.
         dtype: of the map that is sampled.
+        padding: beyond the volume ``"border"``, ``"zeros"`` or ``"reflection"``, as in torch's ``grid_sample``.
     """
 
     values: Tensor
-    inner: Tensor
+    background: Tensor
+    box: Box
+    cells: Tensor
     dtype: torch.dtype
+    padding: str
 
 
-def label_map(label: Tensor) -> LabelMap:
-    """Return ``(C, X, Y, Z)`` ready for :func:`sample_labels`."""
+def label_map(label: Tensor, padding: str = "border") -> LabelMap:
+    """Return ``(C, X, Y, Z)`` ready for :func:`sample_labels`, with what lies beyond it as ``grid_sample`` pads."""
     values = label.to(torch.uint8)  # a quarter of the memory to go through
-    inner = values.to(torch.float32)
-    if not torch.equal(inner.to(label.dtype), label):
-        values, inner = label, label.to(torch.float32, copy=True)
-        if not torch.equal(inner.to(label.dtype), label):
-            inner = label.to(torch.float64, copy=True)  # instance numbers beyond what float32 can count
-    return LabelMap(values, inner.masked_fill_(outlines(values), torch.nan), label.dtype)
+    exact = torch.float32
+    if not torch.equal(values.to(label.dtype), label):
+        values = label
+        if not torch.equal(values.to(exact).to(label.dtype), label):
+            exact = torch.float64  # instance numbers beyond what float32 can count
+    background = values[:, 0, 0, 0]
+    box = _box(values, background, padding)
+    within = _cut(values, box)
+    highest, lowest = _over_corners(within, torch.maximum), _over_corners(within, torch.minimum)
+    cells = highest.to(exact).masked_fill_(highest != lowest, torch.nan)
+    return LabelMap(values, background.to(label.dtype), box, cells, label.dtype, padding)
 
 
-def outlines(label: Tensor) -> Tensor:
-    """Return which voxels of ``(C, X, Y, Z)`` have another label among their 26 neighbours, bool."""
-    found = torch.empty(label.shape, dtype=torch.bool, device=label.device)
-    length = label.shape[1]
-    step = max(1, SLAB_VOXELS // max(1, label[:, 0].numel()))
-    for start in range(0, length, step):
-        first, stop = max(0, start - 1), min(length, start + step)
-        part = label[:, first : min(length, stop + 1)]
-        differs = _extreme(part, torch.maximum) != _extreme(part, torch.minimum)
-        found[:, start:stop] = differs[:, start - first : stop - first]
-    return found
-
-
-def sample_labels(labels: LabelMap, grid: Tensor, padding: str = "border") -> Tensor:
+def sample_labels(labels: LabelMap, grid: Tensor, out: Tensor | None = None) -> Tensor:
     """Sample a label map anywhere.
 
     Args:
         labels: the map.
         grid: positions as ``grid_sample`` takes them, ``(1, n, Y, Z, 3)``.
-        padding: beyond the volume ``"border"``, ``"zeros"`` or ``"reflection"``, as in torch's ``grid_sample``.
+        out: where the result goes, in a dtype that holds its values; by default it is made, in the dtype of the map.
 
     Returns:
-        ``(C, n, Y, Z)`` in the dtype of the map; where two labels have the same share, the lower value.
+        ``(C, n, Y, Z)``; where two labels have the same share, the lower value.
     """
-    nearest = sample_grid(labels.inner, grid, "nearest", padding)
-    close = nearest.isnan()
-    sampled = nearest.nan_to_num_(0).to(labels.dtype)
+    if out is None:
+        out = labels.background.new_empty((len(labels.values), *grid.shape[1:4]))
+    for channel, value in zip(out, labels.background, strict=True):
+        channel.fill_(value)
+    reached = _reached(labels, grid)
+    if all(start < stop for start, stop in reached):
+        _cut(out, reached).copy_(_sample_box(labels, _cut(grid, reached)))
+    return out
+
+
+def _sample_box(labels: LabelMap, grid: Tensor) -> Tensor:
+    """Sample at positions in the box; a few outside do no harm, there is background all around."""
     shape = labels.values.shape[1:]
-    if padding == "zeros":
-        # Beyond "zeros" the volume ends in an outline of its own.
+    found = sample_grid(labels.cells, _cell_grid(grid, labels), "nearest", "border")
+    crossed = found.isnan()
+    sampled = found.nan_to_num_(0).to(labels.dtype).contiguous()
+    if labels.padding != "border":
+        # Beyond its outer voxels the volume ends in an outline of its own, or comes back.
         size = torch.tensor(shape, dtype=grid.dtype, device=grid.device).flip(0)
-        close |= (grid[0].abs() > 1 - 1 / size).any(dim=-1)
+        crossed |= (grid[0].abs() > 1 - 1 / size).any(dim=-1)
     positions = grid.reshape(-1, 3)
-    for channel, out, near in zip(labels.values, sampled.view(len(sampled), -1), close.flatten(1), strict=True):
+    for channel, out, at in zip(labels.values, sampled.view(len(sampled), -1), crossed.flatten(1), strict=True):
         # The eight corners take some 100 bytes a position.
-        for part in near.nonzero()[:, 0].split(max(1, SLAB_VOXELS // 8)):
-            out[part] = _largest_share(channel, to_voxels(positions[part], shape), padding).to(labels.dtype)
+        for part in at.nonzero()[:, 0].split(max(1, SLAB_VOXELS // 8)):
+            corners = _corners(channel, to_voxels(positions[part], shape), labels.padding)
+            out[part] = _vote(*corners).to(labels.dtype)
     return sampled
 
 
-def _largest_share(label: Tensor, positions: Tensor, padding: str) -> Tensor:
-    """Return the winning label ``(N,)`` of ``(X, Y, Z)`` at ``(3, N)``."""
-    values, weights = _corners(label, positions, padding)
-    winner = values[0].clone()
-    # Beside an outline is not yet across it: most of these positions have one label at all their corners.
-    mixed = (values != winner).any(dim=0).nonzero()[:, 0]
-    winner[mixed] = _vote(values[:, mixed], weights[:, mixed])
-    return winner
+def _box(values: Tensor, background: Tensor, padding: str) -> Box:
+    """Return the box outside of which there is background, whatever lies beyond the volume's faces."""
+    whole = tuple((0, length) for length in values.shape[1:])
+    # A position far outside is reflected to anywhere, and with zeros what lies there may be no background.
+    if padding == "reflection" or (padding == "zeros" and bool(background.any())):
+        return whole
+    # In 8 bits: torch takes the largest of bytes many at a time, but looks at booleans one by one.
+    if values.dtype == torch.uint8:
+        other = values ^ background[:, None, None, None]
+    else:
+        other = (values != background[:, None, None, None]).view(torch.uint8)
+    other = other.amax(dim=0) if len(other) > 1 else other[0]
+    rows, plane = other.flatten(1).amax(dim=1), other.amax(dim=0)
+    if not bool(rows.any()):
+        return ((0, 1),) * 3
+    box = []
+    for along, length in zip((rows, plane.amax(dim=1), plane.amax(dim=0)), values.shape[1:], strict=True):
+        voxels = along.nonzero()[:, 0]
+        box.append((max(0, int(voxels[0]) - 1), min(length, int(voxels[-1]) + 2)))
+    return tuple(box)
+
+
+def _cut(volume: Tensor, box: Box) -> Tensor:
+    """Return the box of ``(C, X, Y, Z)`` or ``(1, X, Y, Z, 3)``, a view."""
+    x, y, z = (slice(*ends) for ends in box)
+    return volume[:, x, y, z]
+
+
+def _reached(labels: LabelMap, grid: Tensor) -> Box:
+    """Return the box of the positions ``(1, n, Y, Z, 3)`` outside of which none lies in the map's own box."""
+    reached = []
+    for axis, ((first, stop), length) in enumerate(zip(labels.box, labels.values.shape[1:], strict=True)):
+        along = grid[0, ..., 2 - axis]
+        others = tuple(other for other in range(3) if other != axis)
+        low, high = along.amin(dim=others), along.amax(dim=others)
+        # In voxels; a box that ends at a face of the volume goes on beyond it.
+        least = -math.inf if first == 0 else first - SLACK
+        most = math.inf if stop == length else stop - 1 + SLACK
+        voxels = (((high + 1) * length - 1 >= 2 * least) & ((low + 1) * length - 1 <= 2 * most)).nonzero()[:, 0]
+        reached.append((int(voxels[0]), int(voxels[-1]) + 1) if len(voxels) else (0, 0))
+    return tuple(reached)
+
+
+def _cell_grid(grid: Tensor, labels: LabelMap) -> Tensor:
+    """Return positions in the volume as positions among the cells of its box."""
+    number = labels.cells.shape[1:]
+    # The middle of the first cell, in voxels; an axis of one voxel is one cell, around it.
+    first = [a + (0.5 if n < b - a else 0.0) for (a, b), n in zip(labels.box, number, strict=True)]
+    size, cells, middle = (
+        torch.tensor(of_axes, dtype=grid.dtype, device=grid.device).flip(0)
+        for of_axes in (tuple(labels.values.shape[1:]), tuple(number), first)
+    )
+    # In voxels v = ((g + 1) size − 1) / 2; among the cells v − middle = ((h + 1) cells − 1) / 2.
+    return grid * (size / cells) + ((size - 2 * middle) / cells - 1)
 
 
 def _vote(values: Tensor, weights: Tensor) -> Tensor:
@@ -139,16 +203,12 @@ def _corners(label: Tensor, positions: Tensor, padding: str) -> tuple[Tensor, Te
     return torch.stack(values), torch.stack(weights)
 
 
-def _extreme(label: Tensor, choose: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Return the largest or least of each voxel's 3³ neighbourhood."""
+def _over_corners(label: Tensor, choose: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return the largest or least label at the corners of each cell; an axis of one voxel is one cell."""
     for axis in (1, 2, 3):
         length = label.shape[axis]
-        if length == 1:
-            continue
-        pairs = choose(label.narrow(axis, 0, length - 1), label.narrow(axis, 1, length - 1))
-        ends = (pairs.narrow(axis, 0, 1), pairs.narrow(axis, length - 2, 1))
-        inner = choose(pairs.narrow(axis, 0, length - 2), pairs.narrow(axis, 1, length - 2))
-        label = torch.cat([ends[0], inner, ends[1]], dim=axis)
+        if length > 1:
+            label = choose(label.narrow(axis, 0, length - 1), label.narrow(axis, 1, length - 1))
     return label
 
 

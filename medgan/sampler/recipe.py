@@ -120,15 +120,15 @@ class Recipe:
         affine = affine_exponential(self.fields.generators)
         dtypes = [volume.dtype for volume, _ in volumes] if dtypes is None else dtypes
         warped = [v.new_empty(v.shape, dtype=dtype) for (v, _), dtype in zip(volumes, dtypes, strict=True)]
-        maps = [label_map(volume) if mode == MODE else None for volume, mode in volumes]
+        maps = [label_map(volume, padding) if mode == MODE else None for volume, mode in volumes]
         for start, stop in voxels.slabs():
             grid = voxels.sampling_grid(self.displacement, affine, start, stop)
             for out, (volume, mode), labels in zip(warped, volumes, maps, strict=True):
+                part = out[:, start:stop]
                 if labels is None:
-                    sampled = sample_grid(volume, grid, mode, padding)
+                    part[:] = to_dtype(sample_grid(volume, grid, mode, padding), out.dtype)
                 else:
-                    sampled = sample_labels(labels, grid, padding)
-                out[:, start:stop] = to_dtype(sampled, out.dtype)
+                    sample_labels(labels, grid, part)
         return warped
 
     def unwarp(self, volume: Tensor, mode: str = "bilinear", padding: str = "border") -> Tensor:
@@ -149,13 +149,13 @@ class Recipe:
     def _pull_back(self, volume: Tensor, mode: str, padding: str) -> Tensor:
         voxels = self._voxels(volume)
         back = torch.empty_like(volume, memory_format=torch.contiguous_format)
-        labels = label_map(volume) if mode == MODE else None
+        labels = label_map(volume, padding) if mode == MODE else None
         for start, stop in voxels.slabs():
             found = transform_axes(self.matrix, self._preimage(self._grid_positions(volume, start, stop)))
             if labels is None:
                 back[:, start:stop] = sample_at(volume[None], found, mode, padding)[0]
             else:
-                back[:, start:stop] = sample_labels(labels, to_grid(found, volume.shape[1:]), padding)
+                sample_labels(labels, to_grid(found, volume.shape[1:]), back[:, start:stop])
         return back
 
     def _preimage(self, positions: Tensor) -> Tensor:

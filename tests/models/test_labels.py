@@ -8,7 +8,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from medgan.models.deformation import sample_at, to_grid, voxel_grid
-from medgan.models.labels import label_map, outlines, sample_labels
+from medgan.models.labels import label_map, sample_labels
+from medgan.threads import torch_threads
 
 
 def balls() -> Tensor:
@@ -28,7 +29,7 @@ def turned(shape: tuple[int, int, int] = (20, 20, 20)) -> Tensor:
 
 
 def sampled(label: Tensor, positions: Tensor, padding: str = "border") -> Tensor:
-    return sample_labels(label_map(label), to_grid(positions[None], label.shape[1:]), padding)
+    return sample_labels(label_map(label, padding), to_grid(positions[None], label.shape[1:]))
 
 
 def shares(label: Tensor, positions: Tensor, padding: str) -> Tensor:
@@ -88,14 +89,54 @@ def test_outlines_are_smoother_than_the_nearest_neighbours() -> None:
 
 
 @pytest.mark.parametrize("shape", [(20, 20, 20), (1, 20, 3), (5, 1, 1), (1, 1, 1)])
-def test_outlines_are_where_a_neighbour_differs(shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medgan.models.labels.SLAB_VOXELS", 3 * shape[1] * shape[2])
+def test_a_cell_has_the_label_of_its_corners_where_that_is_one(shape: tuple[int, int, int]) -> None:
     label = torch.randint(0, 2, (2, *shape), generator=torch.Generator().manual_seed(1)).cumprod(dim=1)
-    padded = F.pad(label.float(), (1,) * 6, mode="replicate")
-    expected = F.max_pool3d(padded, 3, 1) != -F.max_pool3d(-padded, 3, 1)
-    assert torch.equal(outlines(label), expected)
+    label[:, 0, 0, 0] = 2  # so that the box is the whole
+    size = [min(2, length) for length in shape]
+    highest, lowest = F.max_pool3d(label.float(), size, 1), -F.max_pool3d(-label.float(), size, 1)
+    cells = label_map(label, "reflection").cells
+    assert torch.equal(cells.isnan(), highest != lowest)
+    assert torch.equal(cells.nan_to_num(0), highest.masked_fill(highest != lowest, 0))
 
 
 @pytest.mark.parametrize("value", [0, 7])
 def test_a_map_of_one_value_stays_so(value: int) -> None:
     assert (sampled(torch.full((1, 20, 20, 20), value), turned()) == value).all()
+
+
+@pytest.mark.parametrize("padding", ["border", "reflection", "zeros"])
+@pytest.mark.parametrize("background", [0, 7])
+def test_the_box_around_what_is_no_background_changes_nothing(
+    background: int, padding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes down to one voxel, structures anywhere and at the faces, positions within the volume and far from it."""
+    generator = torch.Generator().manual_seed(5)
+
+    def number(least: int, most: int) -> int:
+        return int(torch.randint(least, most, (1,), generator=generator))
+
+    smaller = 0
+    for turn in range(40):
+        label = torch.full((number(1, 3), number(1, 16), number(1, 16), number(1, 16)), background)
+        for value in range(number(0, 3)):
+            corner = [number(0, length) for length in label.shape[1:]]
+            x, y, z = (slice(start, start + number(1, 5)) for start in corner)
+            label[:, x, y, z] = value + 1
+        theta = torch.eye(3, 4)[None] + torch.randn(1, 3, 4, generator=generator) * 0.2
+        size = [1, 1, number(1, 14), number(1, 14), number(1, 14)]
+        grid = F.affine_grid(theta, size, align_corners=False) * (0.5, 1.0, 3.0)[turn % 3]
+        whole_box = tuple((0, length) for length in label.shape[1:])
+        labels = label_map(label, padding)
+        smaller += labels.box != whole_box
+        with monkeypatch.context() as patch:
+            patch.setattr("medgan.models.labels._box", lambda *_, whole=whole_box: whole)
+            whole = label_map(label, padding)
+        assert whole.box == whole_box
+        assert torch.equal(sample_labels(labels, grid), sample_labels(whole, grid))
+    assert (smaller > 0) == (padding == "border" or (padding == "zeros" and background == 0))
+
+
+def test_channels_of_a_map_of_as_many_planes_as_threads() -> None:
+    label = torch.arange(36).reshape(2, 2, 3, 3)
+    with torch_threads(2):
+        assert torch.equal(sampled(label, voxel_grid((2, 3, 3), torch.zeros(1))[0]), label)
