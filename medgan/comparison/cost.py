@@ -12,6 +12,7 @@ from medgan.comparison.execution import execute
 from medgan.comparison.material import Material
 from medgan.comparison.plan import make_plan
 from medgan.comparison.summary import REFERENCE
+from medgan.comparison.teachers import teacher_of
 from medgan.config import Config
 from medgan.threads import torch_threads
 
@@ -36,9 +37,12 @@ def describe(config: Config, *, workers: int | None = None) -> str:
         f"{redrawn}: {len(cells)} runs of {config.compare.steps} steps, {number} at a time",
     ]
     total = 0.0
-    for name in material.arms:
+    trained: set[str] = set()  # by the key of the run: an arm's teacher may be an arm of its own
+    for name, arm in material.arms.items():
         first = next(cell for cell in cells if cell.arm == name)
-        seconds = _cost(material, first)
+        teacher = teacher_of(arm)
+        seconds = _cost(material, first, taught=teacher is not None and material.key(first, teacher) in trained)
+        trained |= {material.key(first, teacher)} if teacher else {material.key(first)}
         total += seconds * sum(cell.arm == name for cell in cells)
         lines.append(f"  {name}: about {seconds / 60:.1f} min a run")
     if any(FITTED_PART in arm.parts for arm in material.arms.values()):
@@ -51,8 +55,14 @@ def describe(config: Config, *, workers: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def _cost(material: Material, cell: Cell) -> float:
-    """Return the seconds of one run: its steps by a few that are timed, its test as it is."""
+def _cost(material: Material, cell: Cell, *, taught: bool) -> float:
+    """Return the seconds of one run: its steps by a few that are timed, its test as it is.
+
+    Args:
+        material: of the study.
+        cell: which run.
+        taught: its teacher has been trained before.
+    """
     compare = material.config.compare
     short = material.config.model_copy(
         update={"compare": compare.model_copy(update={"steps": TIMED_STEPS, "curve_points": 1, "pictures": False})}
@@ -68,8 +78,9 @@ def _cost(material: Material, cell: Cell) -> float:
         whole = time.perf_counter() - started
     finally:
         material.config, material.arms[cell.arm] = before, arm
-    training = outcome.record.seconds + outcome.record.teacher_seconds
-    return training / TIMED_STEPS * compare.steps + whole - training
+    own, teacher = outcome.record.seconds, outcome.record.teacher_seconds
+    training = own if taught else own + teacher
+    return training / TIMED_STEPS * compare.steps + whole - own - teacher
 
 
 def _fitting_cost(material: Material, labelled: int, fold: int) -> float:

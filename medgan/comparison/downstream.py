@@ -71,10 +71,8 @@ def train_downstream(
     Raises:
         TrainingFailure: the loss became NaN or infinite.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    channels, *shape = training[0].image.shape
-    network = build_network(task, channels, network_settings(settings), seed, (shape[0], shape[1], shape[2]))
-    network = network.to(device).to(memory_format=LAYOUT)  # type: ignore[call-overload]
+    network = new_network(task, training, settings, seed)
+    device = next(network.parameters()).device
     loss_of = _loss(task, training, arm, device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=WEIGHT_DECAY)
     # A single step has no cycle to go through.
@@ -118,6 +116,14 @@ def train_downstream(
             if on_step is not None:
                 on_step(step, record)
     return Trained(network, tuple(curve), seconds)
+
+
+def new_network(task: Task, training: Sequence[Prepared], settings: CompareConfig, seed: int) -> nn.Module:
+    """Return the downstream model before its training, on the device it is trained on."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    channels, *shape = training[0].image.shape
+    network = build_network(task, channels, network_settings(settings), seed, (shape[0], shape[1], shape[2]))
+    return network.to(device).to(memory_format=LAYOUT)  # type: ignore[call-overload, no-any-return]
 
 
 def network_settings(settings: CompareConfig) -> NetworkSettings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medgan.comparison.arms import FITTED_PART, TEACHER_PARTS, Arm, build_transform, image_mode, is_reference
+from medgan.comparison.arms import FITTED_PART, Arm, build_transform, image_mode, is_reference
 from medgan.comparison.atlas import atlas_predictions
 from medgan.comparison.design import Cell
-from medgan.comparison.downstream import OnStep, predict, score, score_logits, train_downstream
+from medgan.comparison.downstream import (
+    OnStep,
+    Trained,
+    new_network,
+    predict,
+    score,
+    score_logits,
+    train_downstream,
+)
 from medgan.comparison.material import Block, Material
 from medgan.comparison.results import RunRecord, Score, Split
 from medgan.comparison.scoring import headline
 from medgan.comparison.self_training import Predict, consensus_predictions, plain_predictions, pseudo_label
+from medgan.comparison.teachers import teacher_of
 from medgan.data.loaders import Prepared
 from medgan.sampler import Recipe
 from medgan.seeding import derive_seed
@@ -68,6 +77,8 @@ def execute(material: Material, cell: Cell, key: str, on_step: OnStep | None = N
                 task, training, block.used["validation"], arm, transform, config.compare, seed, on_step, pseudo
             )
             curve, seconds = trained.curve, trained.seconds
+            if material.is_teacher(cell):
+                material.teachers.keep(material.key(cell), trained.network, seconds)
             scores = score(trained.network, block.used["validation"], task, "validation")
             for split, cases in held_out.items():
                 scores += score(trained.network, cases, task, _split(split))
@@ -97,16 +108,15 @@ def _training_cases(
     labelled = list(block.used["training"])
     if is_reference(arm):
         return list(block.annotated), 0, 0.0
-    teaching = replace(arm, parts=tuple(part for part in arm.parts if part not in TEACHER_PARTS))
-    if teaching.parts == arm.parts or not block.unlabelled:
+    teaching = teacher_of(arm)
+    if teaching is None or not block.unlabelled:
         return labelled, 0, 0.0
     settings = material.config.compare
     if FITTED_PART in arm.parts:
         # Before the clock starts: it is not this run's alone.
         material.atlas(cell.labelled, cell.fold, cell.seed).fit_all()
+    teacher = _teacher(material, teaching, labelled, cell, seed)
     started = time.perf_counter()
-    transform = _transform(material, teaching, cell)
-    teacher = train_downstream(material.task, labelled, (), teaching, transform, settings, seed)
     if FITTED_PART in arm.parts:
         teacher_says = plain_predictions(teacher.network)
         atlas = material.atlas(cell.labelled, cell.fold, cell.seed)
@@ -115,7 +125,20 @@ def _training_cases(
         predict = _predictions(material, arm, cell, teacher.network, seed)
     threshold = settings.confidence if material.task.kind == "classification" else None
     further = pseudo_label(predict, block.unlabelled, material.task, threshold=threshold)
-    return labelled + further, len(further), time.perf_counter() - started
+    return labelled + further, len(further), teacher.seconds + time.perf_counter() - started
+
+
+def _teacher(material: Material, arm: Arm, labelled: Sequence[Prepared], cell: Cell, seed: int) -> Trained:
+    """Return the teacher of a run, trained as ``arm``; the one that was kept where it has been trained before."""
+    key = material.key(cell, arm)
+    network = new_network(material.task, labelled, material.config.compare, seed)
+    seconds = material.teachers.recall(key, network)
+    if seconds is not None:
+        return Trained(network, (), seconds)
+    transform = _transform(material, arm, cell)
+    trained = train_downstream(material.task, labelled, (), arm, transform, material.config.compare, seed)
+    material.teachers.keep(key, trained.network, trained.seconds)
+    return trained
 
 
 def _predictions(material: Material, arm: Arm, cell: Cell, teacher: nn.Module, seed: int) -> Predict:

@@ -27,6 +27,7 @@ from medgan.comparison.magnitudes import Magnitudes, measure_magnitudes
 from medgan.comparison.networks import build_network, require_fit
 from medgan.comparison.own_function import function_digest, load_function
 from medgan.comparison.scoring import make_task
+from medgan.comparison.teachers import Teachers, teacher_of
 from medgan.config import Config, DataConfig
 from medgan.data.cohort import Case, Cohort, open_cohort, read_cohort
 from medgan.data.loaders import Prepared, prepare, stack_images
@@ -73,13 +74,15 @@ class Material:
     Args:
         config: of the study.
         checked: the checks were made by the process that started this one, on the same files; they are not made again.
+        teachers: where trained teachers lie; by default none is kept.
 
     Raises:
         InputFault: the cohort or a generator is at fault, or they do not allow the study (a leak, too few cases).
     """
 
-    def __init__(self, config: Config, *, checked: bool = False) -> None:
+    def __init__(self, config: Config, *, checked: bool = False, teachers: Teachers | None = None) -> None:
         self.config = config
+        self.teachers = Teachers() if teachers is None else teachers
         self.arms = {arm.name: arm for arm in expand_arms(config.compare, config.name)}
         self.cohort = open_cohort(config.data)
         self.task = make_task(config, self.cohort)
@@ -170,9 +173,20 @@ class Material:
             self._atlases[labelled, fold] = draw, atlas
         return self._atlases[labelled, fold][1]
 
-    def key(self, cell: Cell) -> str:
-        """Return the SHA-256 of all that decides a run's figures: a run with the same key need not be made again."""
-        arm, split = self.arms[cell.arm], self.split(cell.labelled, cell.fold, cell.seed)
+    def is_teacher(self, cell: Cell) -> bool:
+        """Return whether the model that a run trains is the teacher of another arm as well."""
+        taught = filter(None, map(teacher_of, self.arms.values()))
+        return self.key(cell) in {self.key(cell, teacher) for teacher in taught}
+
+    def key(self, cell: Cell, arm: Arm | None = None) -> str:
+        """Return the SHA-256 of all that decides a run's figures: a run with the same key need not be made again.
+
+        Args:
+            cell: which run.
+            arm: in the place of the run's own.
+        """
+        arm = self.arms[cell.arm] if arm is None else arm
+        split = self.split(cell.labelled, cell.fold, cell.seed)
         sampler = self.sampler(arm, cell.labelled, cell.fold)
         settings = self.config.compare.model_dump(mode="json", include=set(OF_A_RUN))
         # Of a reference alone: the keys of the other arms' runs stay what they were.

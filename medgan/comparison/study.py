@@ -35,6 +35,8 @@ from medgan.comparison.results import (
     write_table,
 )
 from medgan.comparison.summary import COLUMNS, Question, SummaryRow, summarise
+from medgan.comparison.teachers import FOLDER as TEACHERS
+from medgan.comparison.teachers import Teachers, teacher_of
 from medgan.config import Config
 from medgan.errors import TrainingFailure
 from medgan.tracking import Tracker, open_tracker
@@ -89,7 +91,7 @@ def compare(
         InputFault: the data or a generator do not allow the study, or the folder holds another one.
         TrainingFailure: every run of an arm failed, or a process died; finished runs are kept.
     """
-    material = Material(config)
+    material = Material(config, teachers=Teachers(output / TEACHERS))
     digest, plan = freeze(make_plan(material), output)
     tracker = open_tracker(config.tracking) if tracker is None else tracker
     cells = all_cells(config, list(material.arms.values()))
@@ -147,7 +149,9 @@ def _run_all(
         reused = len(records)
         if reused:
             logger.info("%d finished runs of the same content were there already", reused)
-        waiting = [(cell, keys[cell]) for cell in cells if cell not in records]
+        waiting = [(cell, keys[cell]) for cell in _teachers_first(material, cells) if cell not in records]
+        if waiting:
+            material.teachers.open()
 
         open_runs, ended = _OpenRuns(recorder), set[Cell]()
 
@@ -177,7 +181,14 @@ def _run_all(
                     logger.warning("%s, seed %d: %s", cell.arm, cell.seed, outcome.error)
                 open_runs.close(cell)
                 logger.info("%s, seed %d ended; %s", cell.arm, cell.seed, table.line())
+    material.teachers.close()
     return [records[cell] for cell in cells if cell in records], failed, reused
+
+
+def _teachers_first(material: Material, cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells with those last, within a seed's, whose arm has a teacher: it may be an arm of its own."""
+    seeds = list(dict.fromkeys(cell.seed for cell in cells))
+    return sorted(cells, key=lambda cell: (seeds.index(cell.seed), teacher_of(material.arms[cell.arm]) is not None))
 
 
 class _OpenRuns:

@@ -12,6 +12,7 @@ from typing import Any
 
 import nibabel
 import pytest
+import torch
 import yaml
 from cubes import PATIENTS, study_tree, write_cohort
 
@@ -23,6 +24,7 @@ from medgan.comparison.engines import attempts
 from medgan.comparison.metrics import METRICS
 from medgan.comparison.report import write_report
 from medgan.comparison.results import load_run, read_runs, read_table
+from medgan.comparison.teachers import Teachers
 from medgan.config import Config, parse_config
 from medgan.data.cohort import open_cohort
 from medgan.data.split import Split, content_hash, split_cohort
@@ -413,6 +415,45 @@ def test_an_arm_with_fitted_scans_runs_and_is_the_same_again(config: Callable[..
     }
     values = {arm: [line.rsplit(b",", 1)[-1] for line in lines] for arm, lines in of.items()}
     assert values[b"classical+self"] != values[b"classical+atlas"]
+
+
+def test_a_teacher_is_trained_once_whatever_arms_it_teaches(
+    config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+    train = execution.train_downstream
+
+    def counted(*arguments: Any, **keywords: Any) -> Any:
+        trained.append("+".join(arguments[3].parts))
+        return train(*arguments, **keywords)
+
+    monkeypatch.setattr(execution, "train_downstream", counted)
+    arms = ["classical+self-training", "classical", "classical+atlas", "none"]
+    compare(config(arms=arms, baseline="classical", seeds=1), tmp_path / "kept", NoTracker())
+    assert trained == ["classical", "none", "classical+self-training", "classical+atlas"]
+    assert not (tmp_path / "kept" / "teachers").exists()
+    # The same to the byte where every teacher is trained anew.
+    monkeypatch.setattr("medgan.comparison.teachers.Teachers.recall", lambda *_: None)
+    compare(config(arms=arms, baseline="classical", seeds=1), tmp_path / "anew", NoTracker())
+    assert len(trained) == 4 + 6
+    tables = [(tmp_path / name / "results.csv").read_bytes() for name in ("kept", "anew")]
+    assert tables[0] == tables[1]
+
+
+def test_a_teacher_nobody_can_read_is_trained_again(tmp_path: Path) -> None:
+    teachers, network = Teachers(tmp_path / "teachers"), torch.nn.Linear(2, 3)
+    teachers.keep("key", network, 1.5)  # before there is a folder: nothing is kept, nothing is harmed
+    assert teachers.recall("key", network) is None
+    teachers.open()
+    teachers.keep("key", network, 1.5)
+    other = torch.nn.Linear(2, 3)
+    assert teachers.recall("key", other) == 1.5
+    assert torch.equal(other.weight, network.weight)
+    (tmp_path / "teachers" / "key.safetensors").write_bytes(b"not a network")
+    assert teachers.recall("key", other) is None
+    assert Teachers().recall("key", other) is None
+    teachers.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_plan_is_refused_the_folder(finished: study.StudyResult, config: Callable[..., Config]) -> None:

@@ -47,7 +47,7 @@ def run_cells(
     if engine == "ray":
         from medgan.comparison.engines.cluster import run_on_ray
 
-        yield from run_on_ray(material.config, cells, on_step, workers)
+        yield from run_on_ray(material.config, cells, on_step, workers, material.teachers)
         return
     number = min(workers or default_workers(material.config), len(cells))
     if number <= 1:
@@ -56,7 +56,7 @@ def run_cells(
         return
     from medgan.comparison.engines.pool import run_in_processes
 
-    yield from run_in_processes(material.config, cells, on_step, number)
+    yield from run_in_processes(material.config, cells, on_step, number, material.teachers)
 
 
 def default_workers(config: Config) -> int:

@@ -13,6 +13,7 @@ import psutil
 from medgan.comparison.design import Cell
 from medgan.comparison.engines.attempts import Ended, Progress
 from medgan.comparison.engines.crew import Crew, short
+from medgan.comparison.teachers import Teachers
 from medgan.config import Config
 from medgan.errors import InputFault, TrainingFailure
 
@@ -24,7 +25,11 @@ OBJECT_BYTES = 256 * 2**20  # enough for label maps; Ray would claim a third of 
 
 
 def run_on_ray(
-    config: Config, cells: Sequence[tuple[Cell, str]], on_step: Progress, workers: int | None = None
+    config: Config,
+    cells: Sequence[tuple[Cell, str]],
+    on_step: Progress,
+    workers: int | None = None,
+    teachers: Teachers | None = None,
 ) -> Iterator[Ended]:
     """Run cells, each with its key, over the cluster at ``RAY_ADDRESS``, or else over one of this machine alone.
 
@@ -35,6 +40,7 @@ def run_on_ray(
         cells: which runs.
         on_step: called as a run goes on, once for each step.
         workers: actors at most; by default as many as the cluster has room for.
+        teachers: trained ones, where a node sees their folder; by default none is kept.
 
     Raises:
         InputFault: Ray is not installed, does not answer, has no node that is large enough, or a node sees other files
@@ -42,7 +48,8 @@ def run_on_ray(
         TrainingFailure: Ray does not start on this machine, or a run has lost ``LIVES`` actors.
     """
     with _connected() as ray:
-        yield from Crew(ray, config, cells, on_step, _room(ray, config.compare.threads, workers)).run()
+        room = _room(ray, config.compare.threads, workers)
+        yield from Crew(ray, config, cells, on_step, room, teachers).run()
 
 
 @contextmanager

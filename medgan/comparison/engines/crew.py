@@ -18,6 +18,7 @@ from medgan.comparison.engines.attempts import Ended, Progress, Steps, attempt
 from medgan.comparison.execution import Outcome
 from medgan.comparison.material import Material
 from medgan.comparison.results import FailedRun
+from medgan.comparison.teachers import Teachers
 from medgan.config import Config
 from medgan.errors import InputFault, TrainingFailure
 
@@ -48,6 +49,7 @@ class Crew:
         cells: runs to be made, each with its key.
         on_step: called once for each step of a run.
         room: how many actors at a time, and the resources of each.
+        teachers: trained ones, where a node sees their folder.
     """
 
     def __init__(
@@ -57,9 +59,10 @@ class Crew:
         cells: Sequence[tuple[Cell, str]],
         on_step: Progress,
         room: tuple[int, dict[str, int]],
+        teachers: Teachers | None = None,
     ) -> None:
         self.ray = ray
-        self.config = config
+        self.config, self.teachers = config, teachers
         self.on_step = on_step
         self.size, resources = room
         # Two threads: one to run, one to be asked how it goes on.
@@ -103,7 +106,7 @@ class Crew:
         while len(self.opening) < min(len(self.waiting), self.size - len(self.running)):
             actor = self.remote.remote()
             self.actors.append(actor)
-            self.opening[actor.open.remote(self.config, str(Path.cwd()))] = actor
+            self.opening[actor.open.remote(self.config, str(Path.cwd()), self.teachers)] = actor
 
     def _welcome(self, reference: Any) -> None:
         """An actor has read the study, or died over it."""
@@ -190,12 +193,12 @@ class StudyActor:
         self._steps: Steps = []
         self._lock = threading.Lock()
 
-    def open(self, config: Config, folder: str) -> None:
+    def open(self, config: Config, folder: str, teachers: Teachers | None = None) -> None:
         """Read the study, from the folder that its relative paths start from."""
         os.environ["MEDGAN_QUIET"] = "1"
         with suppress(OSError):
             os.chdir(folder)
-        self._material = Material(config, checked=True)
+        self._material = Material(config, checked=True, teachers=teachers)
 
     def run(self, cell: Cell, key: str) -> tuple[Outcome | FailedRun, Steps]:
         """Make a run and return what it gives, with the steps that were not asked for.
