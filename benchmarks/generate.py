@@ -1,9 +1,10 @@
 """Throughput and memory of batch generation, side by side in one run: python benchmarks/generate.py
 
 Volumes per second of the whole pipeline against its parts alone – only computing, only compressing and writing – with
-as many workers each, and the memory of few and of many volumes. The generator is untrained: its cost does not depend
-on its weights. Where either part keeps all cores busy, the whole cannot reach the slower one; what the cores can do is
-the two in turn. Memory is read where Linux says it.
+as many workers each, and the memory of few and of many volumes. The scans are noisy phantoms and the generator is
+untrained: its cost does not depend on its weights. ``--checkpoint`` and ``--cohort`` name real ones. Where either part
+keeps all cores busy, the whole cannot reach the slower one; what the cores can do is the two in turn. Memory is read
+where Linux says it.
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ def _peak(queue: object, checkpoint: Path, cohort: Path, output: Path, count: in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=96, help="voxels along each axis")
+    parser.add_argument("--size", type=int, default=96, help="voxels along each axis of a phantom")
+    parser.add_argument("--checkpoint", type=Path, help="a trained generator, with --cohort")
+    parser.add_argument("--cohort", type=Path)
     parser.add_argument("--count", type=int, default=64, help="volumes a repeat")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--format", default="nifti", choices=["nifti", "dicom", "nnunet", "decathlon"])
@@ -114,7 +117,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        checkpoint, cohort = prepare(folder, options.size)
+        checkpoint, cohort = options.checkpoint, options.cohort
+        if checkpoint is None or cohort is None:
+            checkpoint, cohort = prepare(folder, options.size)
         job = Job(str(checkpoint), cohort, "", options.count, format_name=options.format)
         parts = {"only compute": only_compute, "only compress and write": only_write, "whole": whole}
         rates: dict[str, list[float]] = {part: [] for part in parts}
