@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medgan.checkpoint import write_atomically
+from medgan.comparison.arms import image_mode
 from medgan.comparison.design import Cell
 from medgan.comparison.material import Material
 from medgan.comparison.results import RunRecord, run_file
@@ -107,6 +108,7 @@ def _siblings(material: Material, arrays: dict[str, NDArray[np.uint8]]) -> list[
     for i, prepared in enumerate(training):
         by_class.setdefault(prepared.case.class_name, []).append(i)
     ranked = sorted(range(len(training)), key=lambda i: (by_class[training[i].case.class_name].index(i), i))
+    mode = image_mode(material.config.data.modality)
     listed = []
     for i, index in enumerate(ranked[:SOURCES]):
         key, source = f"source{i}", training[index]
@@ -118,7 +120,7 @@ def _siblings(material: Material, arrays: dict[str, NDArray[np.uint8]]) -> list[
         for j in range(SIBLINGS):
             parameters = sampler.draw(derive_seed(material.config.seed, "gallery", i), j, 1.0, known)
             recipe = sampler.recipe(source.image, parameters, known_affine(source.image), (0.0, 1.0))
-            arrays[f"{key}/sibling{j}/image"] = _bytes(render(recipe, source.image))
+            arrays[f"{key}/sibling{j}/image"] = _bytes(render(recipe, source.image, mode))
             if label is not None and material.task.kind == "segmentation":
                 arrays[f"{key}/sibling{j}/label"] = render_label(recipe, label)[0].numpy().astype(np.uint8)
         listed.append({"key": key, "class": source.case.class_name, "siblings": SIBLINGS, "generator": name})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nibabel
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -556,6 +557,27 @@ def test_classification_end_to_end(config: Callable[..., Config], tmp_path: Path
     assert all(0 <= r.low <= r.mean <= r.high <= 1 for r in result.summary if r.metric == "auc")
     plan = json.loads((tmp_path / "out" / "plan.json").read_text())["plan"]
     assert plan["cohort"]["training"]["classes"] == {"bright": 3, "dark": 4}
+    assert "Classification has no pictures of failures" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_siblings_of_binary_shapes_are_shown_without_grey_edges(tmp_path: Path) -> None:
+    manifest = write_cohort(tmp_path)
+    for image, label in zip(sorted(tmp_path.glob("i*")), sorted(tmp_path.glob("l*")), strict=True):
+        image.write_bytes(label.read_bytes())
+    tree = study_tree(manifest, {"modality": "mask"}, arms=["none", "gan"], baseline="none", seeds=1, steps=1)
+    tree["model"] |= {"max_gain": 0.0, "max_offset": 0.0}
+    shapes = parse_config(tree)
+    generator = Generator(shapes.model, 1, 0, shapes.preprocess.shape)
+    with torch.no_grad():
+        generator.velocity.weight.mul_(15)  # untrained, it hardly moves anything
+    tree["compare"]["checkpoint"] = str(tmp_path / "generator")
+    origin = Origin((), {3: "cube"}, 1, [{**UNSEEN, "content_sha256": "0" * 64}], "d", 5)
+    save_checkpoint(tmp_path / "generator", generator.state_dict(), shapes, origin)
+    compare(parse_config(tree), tmp_path / "out", NoTracker())
+    with np.load(tmp_path / "out" / "gallery.npz") as arrays:
+        siblings = [arrays[name] for name in arrays.files if "sibling" in name and name.endswith("image")]
+    assert len(siblings) == 9
+    assert all(set(np.unique(sibling)) <= {0, 255} for sibling in siblings)
 
 
 def test_too_little_to_train_or_to_tell_apart_is_refused(config: Callable[..., Config], tmp_path: Path) -> None:
