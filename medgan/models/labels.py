@@ -166,12 +166,27 @@ def _cell_grid(grid: Tensor, labels: LabelMap) -> Tensor:
 
 def _vote(values: Tensor, weights: Tensor) -> Tensor:
     """Return the value ``(N,)`` of ``(8, N)`` corners whose weights sum to most, the lower one of equals."""
+    low, high = values.amin(dim=0), values.amax(dim=0)
+    of_low, of_high = _share(values, weights, low), _share(values, weights, high)
+    winner = torch.where(of_high > of_low + TIE, high, low)
+    # Few cells have more than two labels. The weights sum to 1, so what is left is theirs.
+    rest = (of_low + of_high < 1 - TIE).nonzero()[:, 0]
+    if len(rest):
+        winner[rest] = _vote_of_many(values[:, rest], weights[:, rest])
+    return winner
+
+
+def _vote_of_many(values: Tensor, weights: Tensor) -> Tensor:
     winner, most = values[0].clone(), torch.full_like(weights[0], -1)
     for candidate in values:
-        share = (weights * (values == candidate)).sum(dim=0)
+        share = _share(values, weights, candidate)
         more = (share > most + TIE) | ((share > most - TIE) & (candidate < winner))
         winner, most = torch.where(more, candidate, winner), torch.where(more, share, most)
     return winner
+
+
+def _share(values: Tensor, weights: Tensor, label: Tensor) -> Tensor:
+    return (weights * (values == label)).sum(dim=0)
 
 
 def _corners(label: Tensor, positions: Tensor, padding: str) -> tuple[Tensor, Tensor]:
