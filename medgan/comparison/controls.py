@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medgan.comparison.composition import plain
 from medgan.comparison.magnitudes import Magnitudes
-from medgan.sampler import Recipe, render, render_label
+from medgan.sampler import Part, Recipe, render_parts
 
 
 class RandMatchedDeformationd(RandomizableTransform, MapTransform):
@@ -70,10 +70,13 @@ class RandMatchedDeformationd(RandomizableTransform, MapTransform):
         if not self._do_transform:
             return d
         recipe = self.recipe(convert_to_tensor(d[self.image_key], track_meta=get_track_meta()))
-        for key, mode in zip(self.keys, self.mode, strict=True):
-            value = convert_to_tensor(d[key], track_meta=get_track_meta())
-            make = render if key == self.image_key else render_label
-            d[key] = convert_to_dst_type(make(recipe, plain(value), mode), value)[0]
+        values = [convert_to_tensor(d[key], track_meta=get_track_meta()) for key in self.keys]
+        parts = [
+            Part(plain(value), mode, appearance=key == self.image_key)
+            for key, mode, value in zip(self.keys, self.mode, values, strict=True)
+        ]
+        for key, value, made in zip(self.keys, values, render_parts(recipe, parts), strict=True):
+            d[key] = convert_to_dst_type(made, value)[0]
         return d
 
     def recipe(self, img: Tensor) -> Recipe:

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from medgan.data.volume import Volume
 from medgan.generate.plan import Order
 from medgan.generate.source import Source
-from medgan.sampler import Parameters, Recipe, Sampler, attempt_number, render, render_label
+from medgan.sampler import Parameters, Part, Recipe, Sampler, attempt_number, channel_first, render_parts
 
 
 @dataclass(frozen=True)
@@ -137,23 +135,18 @@ def _rendered(
     quality: float | None = None,
     rejected: tuple[Rejection, ...] = (),
 ) -> Made:
-    label = None if source.label is None else warp_label(recipe, source.label)
-    return Made(order, source, recipe, sibling_image(recipe, source), label, quality, rejected)
+    image, label = source.image.data, None if source.label is None else source.label.data
+    if not recipe.is_identity:  # at strength 0 the source's own voxels, whatever their dtype
+        parts = [Part(source.tensor, "bilinear", appearance=True)]
+        if label is not None:
+            parts.append(Part(channel_first(label), "label", appearance=False))
+        image, *others = (part.numpy() for part in render_parts(recipe, parts))
+        label = others[0] if others else None
+    return Made(
+        order, source, recipe, np.asarray(image), None if label is None else np.asarray(label), quality, rejected
+    )
 
 
 def known_class(class_name: str | None, sampler: Sampler) -> str | None:
     """Return the class if the generator was trained with it, else ``None``: unknown."""
     return class_name if class_name in sampler.class_names else None
-
-
-def sibling_image(recipe: Recipe, source: Source) -> NDArray[Any]:
-    """Return the sibling's voxels, ``(C, X, Y, Z)``; at strength 0 the source's own, whatever their dtype."""
-    return np.asarray(source.image.data) if recipe.is_identity else render(recipe, source.tensor).numpy()
-
-
-def warp_label(recipe: Recipe, label: Volume) -> NDArray[Any]:
-    """Return the label map's voxels under the sibling's deformation, in its own dtype."""
-    data = np.ascontiguousarray(label.data)
-    if recipe.is_identity:
-        return data
-    return render_label(recipe, torch.from_numpy(data.astype(np.float32))).numpy().astype(data.dtype)
