@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class SourceVoxels:
     device: torch.device
     kept: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def grid_axes(self) -> list[int]:
         """For each source axis, the grid axis along it."""
         return [int(np.abs(self.matrix[axis, :3]).argmax()) for axis in range(3)]
