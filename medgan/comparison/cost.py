@@ -37,12 +37,14 @@ def describe(config: Config, *, workers: int | None = None) -> str:
         f"{redrawn}: {len(cells)} runs of {config.compare.steps} steps, {number} at a time",
     ]
     total = 0.0
-    trained: set[str] = set()  # by the key of the run: an arm's teacher may be an arm of its own
-    for name, arm in material.arms.items():
-        first = next(cell for cell in cells if cell.arm == name)
-        teacher = teacher_of(arm)
-        seconds = _cost(material, first, taught=teacher is not None and material.key(first, teacher) in trained)
-        trained |= {material.key(first, teacher)} if teacher else {material.key(first)}
+    firsts = {name: next(cell for cell in cells if cell.arm == name) for name in material.arms}
+    # By the key of the run: an arm's teacher may be an arm of its own, but not one that one's own function trains.
+    trained: set[str | None] = set() if config.compare.function else {material.key(cell) for cell in firsts.values()}
+    for name, first in firsts.items():
+        teacher = teacher_of(material.arms[name])
+        key = None if teacher is None else material.key(first, teacher)
+        seconds = _cost(material, first, taught=key in trained)
+        trained.add(key)
         total += seconds * sum(cell.arm == name for cell in cells)
         lines.append(f"  {name}: about {seconds / 60:.1f} min a run")
     if any(FITTED_PART in arm.parts for arm in material.arms.values()):

@@ -77,8 +77,8 @@ def execute(material: Material, cell: Cell, key: str, on_step: OnStep | None = N
                 task, training, block.used["validation"], arm, transform, config.compare, seed, on_step, pseudo
             )
             curve, seconds = trained.curve, trained.seconds
-            if material.is_teacher(cell):
-                material.teachers.keep(material.key(cell), trained.network, seconds)
+            if material.is_teacher(cell, key):
+                material.teachers.keep(key, trained.network, seconds)
             scores = score(trained.network, block.used["validation"], task, "validation")
             for split, cases in held_out.items():
                 scores += score(trained.network, cases, task, _split(split))

@@ -20,7 +20,7 @@ from medgan.comparison.arms import image_mode
 from medgan.comparison.design import Cell
 from medgan.comparison.material import Material
 from medgan.comparison.results import RunRecord, run_file
-from medgan.sampler import known_affine, render, render_label
+from medgan.sampler import known_affine, render_pair
 from medgan.seeding import derive_seed
 
 JSON, ARRAYS, PREDICTIONS = "gallery.json", "gallery.npz", "predictions"
@@ -113,16 +113,18 @@ def _siblings(material: Material, arrays: dict[str, NDArray[np.uint8]]) -> list[
     for i, index in enumerate(ranked[:SOURCES]):
         key, source = f"source{i}", training[index]
         arrays[f"{key}/image"] = _bytes(source.image)
-        label = None if source.label is None else material.task.compact(source.label)
-        if label is not None and material.task.kind == "segmentation":
+        label = None
+        if source.label is not None and material.task.kind == "segmentation":
+            label = material.task.compact(source.label)
             arrays[f"{key}/label"] = label[0].numpy().astype(np.uint8)
         known = source.case.class_name if source.case.class_name in sampler.class_names else None
         for j in range(SIBLINGS):
             parameters = sampler.draw(derive_seed(material.config.seed, "gallery", i), j, 1.0, known)
             recipe = sampler.recipe(source.image, parameters, known_affine(source.image), (0.0, 1.0))
-            arrays[f"{key}/sibling{j}/image"] = _bytes(render(recipe, source.image, mode))
-            if label is not None and material.task.kind == "segmentation":
-                arrays[f"{key}/sibling{j}/label"] = render_label(recipe, label)[0].numpy().astype(np.uint8)
+            image, mask = render_pair(recipe, source.image, label, mode)
+            arrays[f"{key}/sibling{j}/image"] = _bytes(image)
+            if mask is not None:
+                arrays[f"{key}/sibling{j}/label"] = mask[0].numpy().astype(np.uint8)
         listed.append({"key": key, "class": source.case.class_name, "siblings": SIBLINGS, "generator": name})
     return listed
 

@@ -75,18 +75,26 @@ class Material:
         config: of the study.
         checked: the checks were made by the process that started this one, on the same files; they are not made again.
         teachers: where trained teachers lie; by default none is kept.
+        digests: of files, as that process has found them (:attr:`digests`); they are not read for it again.
 
     Raises:
         InputFault: the cohort or a generator is at fault, or they do not allow the study (a leak, too few cases).
     """
 
-    def __init__(self, config: Config, *, checked: bool = False, teachers: Teachers | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        checked: bool = False,
+        teachers: Teachers | None = None,
+        digests: Mapping[str, str] | None = None,
+    ) -> None:
         self.config = config
         self.teachers = Teachers() if teachers is None else teachers
         self.arms = {arm.name: arm for arm in expand_arms(config.compare, config.name)}
         self.cohort = open_cohort(config.data)
         self.task = make_task(config, self.cohort)
-        self._digests: dict[str, str] = {}
+        self._digests = dict(digests or {})
         self._atlases: dict[tuple[int, int], tuple[int, Atlas]] = {}
         self._redrawn: dict[tuple[int, int, int], Split] = {}
         self._magnitudes: dict[tuple[str, int, int], Magnitudes] = {}
@@ -173,10 +181,10 @@ class Material:
             self._atlases[labelled, fold] = draw, atlas
         return self._atlases[labelled, fold][1]
 
-    def is_teacher(self, cell: Cell) -> bool:
-        """Return whether the model that a run trains is the teacher of another arm as well."""
+    def is_teacher(self, cell: Cell, key: str) -> bool:
+        """Return whether the model that a run trains, known by its key, is the teacher of another arm as well."""
         taught = filter(None, map(teacher_of, self.arms.values()))
-        return self.key(cell) in {self.key(cell, teacher) for teacher in taught}
+        return any(self.key(cell, teacher) == key for teacher in taught)
 
     def key(self, cell: Cell, arm: Arm | None = None) -> str:
         """Return the SHA-256 of all that decides a run's figures: a run with the same key need not be made again.
@@ -217,6 +225,11 @@ class Material:
     def image_digest(self, case: Case) -> str:
         """Return the SHA-256 of a case's images."""
         return self._once("/".join(map(str, case.images)), lambda: content_hash(case))
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """SHA-256 of the files that were asked for so far, for another process that sees the same."""
+        return self._digests
 
     def checkpoints(self) -> dict[tuple[str, int, int], Checkpoint]:
         """Return the generators' checkpoints by (name, labelled, fold)."""

@@ -187,8 +187,7 @@ def _run_all(
 
 def _teachers_first(material: Material, cells: Sequence[Cell]) -> list[Cell]:
     """Return the cells with those last, within a seed's, whose arm has a teacher: it may be an arm of its own."""
-    seeds = list(dict.fromkeys(cell.seed for cell in cells))
-    return sorted(cells, key=lambda cell: (seeds.index(cell.seed), teacher_of(material.arms[cell.arm]) is not None))
+    return sorted(cells, key=lambda cell: (cell.seed, teacher_of(material.arms[cell.arm]) is not None))
 
 
 class _OpenRuns:

@@ -18,7 +18,7 @@ from medgan.evaluation.privacy import comparable
 from medgan.measures.distances import correlations, pairwise_spread
 from medgan.measures.features import volume_features
 from medgan.progress import track
-from medgan.sampler import Part, Sampler, render_parts
+from medgan.sampler import Sampler, render_pair
 from medgan.seeding import derive_seed
 
 SIMILARITY_PAIRS = 60  # about so many pairs in all: on a large grid one takes seconds
@@ -95,13 +95,10 @@ def make_sibling(sampler: Sampler, source: Prepared, index: int, seed: int, stre
     name = source.case.class_name if source.case.class_name in sampler.class_names else None
     parameters = sampler.draw(case_seed(seed, source.case.case_id), index, strength, name)
     recipe = sampler.recipe(source.image, parameters, input_range=(0.0, 1.0))
-    parts = [Part(source.image, "bilinear", appearance=True)]
-    if source.label is not None:
-        parts.append(Part(source.label, "label", appearance=False))
-    image, *labels = render_parts(recipe, parts)
+    image, label = render_pair(recipe, source.image, source.label)
     return OnGrid(
         image,
-        labels[0] if labels else None,
+        label,
         np.asarray(recipe.displacement_at_source(source.image).numpy(), dtype=np.float32),
         recipe.change_appearance(source.image) - source.image,
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medgan.generate.plan import Order
 from medgan.generate.source import Source
-from medgan.sampler import Parameters, Part, Recipe, Sampler, attempt_number, channel_first, render_parts
+from medgan.sampler import Parameters, Recipe, Sampler, attempt_number, channel_first, render_pair
 
 
 @dataclass(frozen=True)
@@ -135,16 +135,11 @@ def _rendered(
     quality: float | None = None,
     rejected: tuple[Rejection, ...] = (),
 ) -> Made:
-    image, label = source.image.data, None if source.label is None else source.label.data
-    if not recipe.is_identity:  # at strength 0 the source's own voxels, whatever their dtype
-        parts = [Part(source.tensor, "bilinear", appearance=True)]
-        if label is not None:
-            parts.append(Part(channel_first(label), "label", appearance=False))
-        image, *others = (part.numpy() for part in render_parts(recipe, parts))
-        label = others[0] if others else None
-    return Made(
-        order, source, recipe, np.asarray(image), None if label is None else np.asarray(label), quality, rejected
-    )
+    label = None if source.label is None else channel_first(source.label.data)
+    made, mask = render_pair(recipe, source.tensor, label)
+    # At strength 0 the image's own voxels, whatever their dtype.
+    image = np.asarray(source.image.data) if recipe.is_identity else made.numpy()
+    return Made(order, source, recipe, image, None if mask is None else mask.numpy(), quality, rejected)
 
 
 def known_class(class_name: str | None, sampler: Sampler) -> str | None:

@@ -6,7 +6,7 @@ by one, so it is the same whatever else is made before, after or beside it.
 
 from medgan.sampler.quality import MAX_ATTEMPTS, Attempt, attempt_at, attempt_number, first_passing, require_gate
 from medgan.sampler.recipe import Parameters, Recipe
-from medgan.sampler.render import Part, channel_first, render, render_label, render_parts
+from medgan.sampler.render import Part, channel_first, render, render_label, render_pair, render_parts
 from medgan.sampler.run import Sampler, Sibling, known_affine, load
 from medgan.sampler.view import View
 from medgan.sampler.warp import to_dtype
@@ -28,6 +28,7 @@ __all__ = [
     "load",
     "render",
     "render_label",
+    "render_pair",
     "render_parts",
     "require_gate",
     "to_dtype",

@@ -45,6 +45,17 @@ def render_label(recipe: Recipe, label: Tensor, mode: str = "label", padding: st
     return render_parts(recipe, [Part(label, mode, appearance=False)], padding)[0]
 
 
+def render_pair(
+    recipe: Recipe, image: Tensor, label: Tensor | None, mode: str = "bilinear"
+) -> tuple[Tensor, Tensor | None]:
+    """Return the sibling of an image and, where there is one, of its label map, as :func:`render_parts` does."""
+    parts = [Part(image, mode, appearance=True)]
+    if label is not None:
+        parts.append(Part(label, MODE, appearance=False))
+    made = render_parts(recipe, parts)
+    return made[0], None if label is None else made[1]
+
+
 @torch.no_grad()
 def render_parts(recipe: Recipe, parts: Sequence[Part], padding: str = "border") -> list[Tensor]:
     """Return image and label maps of one sample under one deformation, whose positions are found once.

@@ -22,7 +22,7 @@ from medgan.models.fields import Fields, without_folds
 from medgan.models.generator import Generator
 from medgan.sampler.quality import MAX_ATTEMPTS, Attempt, attempt_at, first_passing, require_gate, sibling_quality
 from medgan.sampler.recipe import Parameters, Recipe
-from medgan.sampler.render import Part, channel_first, like, render_parts
+from medgan.sampler.render import channel_first, like, render_pair
 from medgan.sampler.view import View, fixed_scale, view_volume
 from medgan.seeding import torch_generator
 from medgan.tracking import is_model_uri, resolve_model_uri
@@ -228,14 +228,11 @@ class Sampler:
                 logger.warning("sibling %d is left out: %d attempts below quality %g", index, refused, min_quality)
                 continue
             recipe = attempt.recipe
-            parts = [Part(tensor, "bilinear", appearance=True)]
-            if label_tensor is not None:
-                parts.append(Part(label_tensor, "label", appearance=False))
-            made = render_parts(recipe, parts)
+            image, mask = render_pair(recipe, tensor, label_tensor)
             siblings.append(
                 Sibling(
-                    like(made[0], volume),
-                    None if label is None else like(made[1], label),
+                    like(image, volume),
+                    None if mask is None else like(mask, label),
                     recipe.parameters,
                     recipe.jacobian_min,
                     recipe.fold_share,

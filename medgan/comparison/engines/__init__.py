@@ -56,7 +56,7 @@ def run_cells(
         return
     from medgan.comparison.engines.pool import run_in_processes
 
-    yield from run_in_processes(material.config, cells, on_step, number, material.teachers)
+    yield from run_in_processes(material, cells, on_step, number)
 
 
 def default_workers(config: Config) -> int:

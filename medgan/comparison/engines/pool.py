@@ -17,7 +17,6 @@ from medgan.comparison.engines.attempts import Ended, Progress, Steps, attempt
 from medgan.comparison.execution import Outcome
 from medgan.comparison.material import Material
 from medgan.comparison.results import FailedRun
-from medgan.comparison.teachers import Teachers
 from medgan.config import Config
 from medgan.errors import TrainingFailure
 
@@ -28,7 +27,7 @@ _worker: dict[str, Any] = {}  # of a process of the pool: its material, and wher
 
 
 def run_in_processes(
-    config: Config, cells: Sequence[tuple[Cell, str]], on_step: Progress, workers: int, teachers: Teachers
+    material: Material, cells: Sequence[tuple[Cell, str]], on_step: Progress, workers: int
 ) -> Iterator[Ended]:
     """Run cells, each with its key, in so many processes; the study's checks have been made.
 
@@ -38,7 +37,8 @@ def run_in_processes(
     context = multiprocessing.get_context("spawn")
     steps: Any = context.Queue()
     at: Any = context.RawArray("q", len(cells))  # by run the process at it: shared memory outlives a process, words not
-    pool = ProcessPoolExecutor(workers, context, _open_worker, (config, teachers, steps, at))
+    opened = {"checked": True, "teachers": material.teachers, "digests": dict(material.digests)}
+    pool = ProcessPoolExecutor(workers, context, _open_worker, (material.config, opened, steps, at))
     pending: dict[Future[Outcome | FailedRun], Cell] = {}
     processes: list[Any] = []
     try:
@@ -74,13 +74,13 @@ def _lost(cells: Sequence[tuple[Cell, str]], at: Sequence[int], processes: Seque
     return f"over the run {' or '.join(named)}" if named else "before its first run"
 
 
-def _open_worker(config: Config, teachers: Teachers, steps: Any, at: Any) -> None:
+def _open_worker(config: Config, opened: Mapping[str, Any], steps: Any, at: Any) -> None:
     import torch
 
     torch.set_num_threads(config.compare.threads)
     logging.getLogger("medgan").setLevel(logging.WARNING)  # the parent has said it all
     os.environ["MEDGAN_QUIET"] = "1"
-    _worker["material"] = Material(config, checked=True, teachers=teachers)
+    _worker["material"] = Material(config, **opened)
     _worker["steps"] = steps
     _worker["at"] = at
 
