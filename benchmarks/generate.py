@@ -1,7 +1,8 @@
 """Throughput and memory of batch generation, side by side in one run: python benchmarks/generate.py
 
 Volumes per second of the whole pipeline against its parts alone – only computing, only compressing and writing – with
-as many workers each, and the memory of few and of many volumes. The scans are noisy phantoms and the generator is
+as many workers each, and the memory of few and of many volumes. Computing ends with a volume's bytes as they are
+compressed. The scans are noisy phantoms and the generator is
 untrained: its cost does not depend on its weights. ``--checkpoint`` and ``--cohort`` name real ones. Where either part
 keeps all cores busy, the whole cannot reach the slower one; what the cores can do is the two in turn. Memory is read
 where Linux says it.
@@ -13,6 +14,7 @@ import argparse
 import multiprocessing
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -23,7 +25,8 @@ from medgan.checkpoint import Origin, save_checkpoint
 from medgan.config import parse_config
 from medgan.generate.batch import generate
 from medgan.generate.engines import default_workers, run_orders
-from medgan.generate.job import Job, Workshop, claim, open_job
+from medgan.generate.formats.base import Encoded
+from medgan.generate.job import Job, Ready, Workshop, claim, open_job
 from medgan.generate.pipeline import Pipeline
 from medgan.models.generator import Generator
 from medgan.threads import torch_threads
@@ -68,18 +71,20 @@ def only_write(workshop: Workshop, workers: int) -> float:
     there = [0]
     with torch_threads(1):
         made = [workshop.make(item) for item in workshop.missing(0, SOURCES, there)]
-    orders = list(workshop.plan)
-    items = [(made[i % len(made)], order) for i, order in enumerate(orders)]
-
-    def write(item: tuple[tuple[object, object], object]) -> None:
-        (volume, quality), order = item
-        named = type(volume)(**{**volume.__dict__, "order": order})
-        workshop.write((named, quality))
-
+    items = [renamed(made[i % len(made)], f"{i:06d}") for i in range(len(workshop.plan))]
     start = time.perf_counter()
-    for _ in Pipeline(workers).run(items, lambda item: item, write):
+    for _ in Pipeline(workers).run(items, lambda item: item, workshop.write):
         pass
     return len(items) / (time.perf_counter() - start)
+
+
+def renamed(ready: Ready, number: str) -> Ready:
+    """Return the same bytes under other names."""
+    kinds = {
+        kind: tuple(replace(piece, path=f"{piece.path}.{number}") for piece in pieces)
+        for kind, pieces in ready.encoded.by_kind().items()
+    }
+    return replace(ready, name=f"{ready.name}.{number}", encoded=Encoded(**kinds))
 
 
 def whole(workshop: Workshop, workers: int) -> float:

@@ -112,7 +112,7 @@ def finish(workshop: Workshop) -> str:
         _write_rows(workshop, tally, manifest, rejections)
         real = choose_real(workshop.plan.sources, tally.count, job.real_share, job.seed, workshop.layout)
         for case in real:
-            row = add_real(case, workshop.layout, setting, store)
+            row = add_real(case, workshop.layout, setting, store, job.level)
             csv.DictWriter(manifest, fieldnames=list(row), lineterminator="\n").writerow(row)
     workshop.layout.write_index(_rows_of(workshop), setting, store)
     summary = {

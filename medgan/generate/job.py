@@ -16,12 +16,12 @@ from medgan.generate.formats.decathlon import Decathlon
 from medgan.generate.formats.dicom import Dicom
 from medgan.generate.formats.nifti import Nifti
 from medgan.generate.formats.nnunet import NnUNet
-from medgan.generate.making import Gate, LeftOut, Made, known_class, make_sibling
+from medgan.generate.making import Gate, LeftOut, known_class, make_sibling
 from medgan.generate.plan import Order, Plan, choose_sources, plan_orders
-from medgan.generate.sidecar import Place, build_left_out, build_sidecar, measure, part_of_source
+from medgan.generate.sidecar import Place, build_left_out, build_sidecar, files_entry, measure, part_of_source
 from medgan.generate.source import Source, read_source
 from medgan.generate.store import LocalStore, Store, open_store
-from medgan.sampler import Sampler, attempt_at, attempt_number, load, require_gate
+from medgan.sampler import Sampler, View, attempt_at, attempt_number, load, require_gate
 from medgan.tracking import is_model_uri
 
 FormatName = Literal["nifti", "dicom", "nnunet", "decathlon"]
@@ -70,6 +70,21 @@ class Contents:
 
 
 @dataclass(frozen=True, eq=False)
+class Ready:
+    """A sibling that only waits to be compressed and written; of an order that nothing came of, its record alone.
+
+    Attributes:
+        name: of the record in the store.
+        encoded: image and label map.
+        record: the sidecar, but for its ``files``.
+    """
+
+    name: str
+    encoded: Encoded
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
 class Workshop:
     """A job with everything opened: reads sources, makes siblings, writes them.
 
@@ -95,39 +110,44 @@ class Workshop:
     gate: Gate | None = None
     contents: Contents = field(default_factory=Contents)
 
-    def missing(self, start: int, stop: int, on_done: list[int]) -> Iterator[tuple[Source, Order]]:
-        """Yield the orders from ``start`` to ``stop`` that are not written yet, each with its source read.
+    def missing(self, start: int, stop: int, on_done: list[int]) -> Iterator[tuple[Source, View, Order]]:
+        """Yield the orders from ``start`` to ``stop`` that are not written yet, each with its source read and seen.
 
         ``on_done[0]`` is raised by one for each that is there already.
         """
         source: Source | None = None
+        view: View | None = None
         for order in self.plan.orders(start, stop):
             if self.is_done(order):
                 on_done[0] += 1
                 continue
-            if source is None or source.case is not order.case:
+            if source is None or view is None or source.case is not order.case:
                 source = read_source(order.case, self.setting.cohort.label_names, self.contents.of(order.case))
-            yield source, order
+                view = self.sampler.view(source.tensor, source.image.affine)
+            yield source, view, order
 
-    def make(self, item: tuple[Source, Order]) -> tuple[Made | LeftOut, dict[str, Any]]:
-        """Make one sibling and measure it."""
-        source, order = item
-        made = make_sibling(source, order, self.sampler, self.job.strength, self.gate, self.job.min_quality)
-        return made, {} if isinstance(made, LeftOut) else measure(made)
-
-    def write(self, item: tuple[Made | LeftOut, dict[str, Any]]) -> Order:
-        """Write a sibling: its volumes and, last, as the mark that they are whole, the sidecar."""
-        made, quality = item
+    def make(self, item: tuple[Source, View, Order]) -> Ready:
+        """Make one sibling, measure it and lay it out in bytes."""
+        source, view, order = item
+        made = make_sibling(source, view, order, self.sampler, self.job.strength, self.gate, self.job.min_quality)
         if isinstance(made, LeftOut):
-            record = build_left_out(made, self.place)
-            self.store.put(self.left_out_name(made.order), json.dumps(record, indent=1).encode())
-            return made.order
-        encoded: Encoded = self.layout.encode(made, self.setting)
-        for piece in encoded.pieces:
-            self.store.put(piece.path, piece.content)
-        sidecar = build_sidecar(made, encoded, quality, self.place)
-        self.store.put(self.sidecar_name(made.order), json.dumps(sidecar, indent=1).encode())
-        return made.order
+            return Ready(self.left_out_name(order), Encoded(), build_left_out(made, self.place))
+        return Ready(
+            self.sidecar_name(order),
+            self.layout.encode(made, self.setting),
+            build_sidecar(made, measure(made), self.place),
+        )
+
+    def write(self, ready: Ready) -> None:
+        """Compress and write a sibling: its volumes and, last, as the mark that they are whole, the sidecar."""
+        files: dict[str, Any] = {}
+        for kind, pieces in ready.encoded.by_kind().items():
+            contents = [piece.packed(self.job.level) for piece in pieces]
+            for piece, content in zip(pieces, contents, strict=True):
+                self.store.put(piece.path, content)
+            files[kind] = files_entry(pieces, contents)
+        record = ready.record | {"files": files}
+        self.store.put(ready.name, json.dumps(record, indent=1).encode())
 
     def sidecar_name(self, order: Order) -> str:
         """Return where an order's sidecar lies in the store."""
@@ -197,7 +217,7 @@ def open_job(job: Job, gate: Gate | None = None) -> Workshop:
     )
     store = open_store(job.output)
     key = config.data.class_key
-    setting = Setting(cohort, checkpoint, job.level, key if key and key not in RESERVED else "class")
+    setting = Setting(cohort, checkpoint, key if key and key not in RESERVED else "class")
     layout.check(setting)
     contents = Contents()
     sources = choose_sources(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medgan.generate.plan import Order
 from medgan.generate.source import Source
-from medgan.sampler import Parameters, Recipe, Sampler, attempt_number, channel_first, render_pair
+from medgan.sampler import Parameters, Recipe, Sampler, View, attempt_number, channel_first, render_pair
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ It must be a function of the sibling alone, or siblings would depend on what els
 
 def make_sibling(
     source: Source,
+    view: View,
     order: Order,
     sampler: Sampler,
     strength: float,
@@ -97,6 +98,7 @@ def make_sibling(
 
     Args:
         source: of the order's case.
+        view: of the source, by :meth:`~medgan.sampler.Sampler.view`.
         order: what is asked for.
         sampler: runs the generator.
         strength: 0 is the identity, 1 what was learned.
@@ -106,7 +108,7 @@ def make_sibling(
     """
     parameters = sampler.draw(order.seed, order.index, strength, known_class(source.case.class_name, sampler))
     rejected: list[Rejection] = []
-    for attempt in sampler.attempts(sampler.view(source.tensor, source.image.affine), parameters):
+    for attempt in sampler.attempts(view, parameters):
         index = attempt.recipe.parameters.index
         if not attempt.passes(min_quality):
             reason = f"quality {attempt.quality:.4f} is below {min_quality:g}"

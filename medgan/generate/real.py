@@ -46,8 +46,11 @@ def choose_real(sources: Sequence[Case], count: int, share: float, seed: int, la
     return [sources[i] for i in sorted(drawn.tolist())]
 
 
-def add_real(case: Case, layout: Format, setting: Setting, store: Store) -> dict[str, str]:
-    """Put a real case beside the siblings, if it is not there, and return its row of the manifest."""
+def add_real(case: Case, layout: Format, setting: Setting, store: Store, level: int) -> dict[str, str]:
+    """Put a real case beside the siblings, if it is not there, and return its row of the manifest.
+
+    ``level`` is that of compression, where a case is converted.
+    """
     channels = setting.checkpoint.origin.channels
     images, label = layout.real_paths(case.case_id, channels)
     linked = len(images) == len(case.images) and all(path.name.endswith(ENDING) for path in case.images)
@@ -60,7 +63,7 @@ def add_real(case: Case, layout: Format, setting: Setting, store: Store) -> dict
             store.link(label, case.label)
     elif not all(store.exists(name) for name in (*images, *([label] if case.label else []))):
         logger.info("%s: converted, not linked: its files are not one %s a channel", case.case_id, ENDING)
-        _convert(read_source(case, setting.cohort.label_names), images, label, setting, store)
+        _convert(read_source(case, setting.cohort.label_names), images, label, store, level)
     return {
         "case_id": case.case_id,
         "patient_id": case.patient_id,
@@ -73,11 +76,11 @@ def add_real(case: Case, layout: Format, setting: Setting, store: Store) -> dict
     }
 
 
-def _convert(source: Source, images: Sequence[str], label: str, setting: Setting, store: Store) -> None:
+def _convert(source: Source, images: Sequence[str], label: str, store: Store, level: int) -> None:
     data = source.image.data
     for number, name in enumerate(images):
         part = data if len(images) == 1 else data[number : number + 1]
-        store.put(name, nifti_piece(name, part, source.image, setting.level).content)
+        store.put(name, nifti_piece(name, part, source.image).packed(level))
     if source.label is not None:
         like = replace(source.label, affine=source.image.affine)
-        store.put(label, nifti_piece(label, source.label.data, like, setting.level).content)
+        store.put(label, nifti_piece(label, source.label.data, like).packed(level))

@@ -13,7 +13,7 @@ from medgan.data.dicom_headers import find_series
 from medgan.data.nifti import NIFTI_SUFFIXES, write_nifti
 from medgan.data.split import content_hash
 from medgan.errors import InputFault
-from medgan.generate.formats.base import LEVEL, Encoded, Format, Setting
+from medgan.generate.formats.base import Encoded, Format, Setting
 from medgan.generate.job import FORMATS
 from medgan.generate.making import Made, make_again
 from medgan.generate.plan import Order
@@ -60,14 +60,14 @@ def reproduce(sidecar_file: Path, output: Path, checkpoint: str | Path | None = 
         raise InputFault(output, "OUTPUT_IN_USE", "it exists", "name a new folder")
     sampler = _load(recorded, checkpoint)
     made = _make(recorded, sampler)
-    encoded = recorded.layout.encode(made, Setting(recorded.cohort, sampler.checkpoint, LEVEL, "class"))
+    encoded = recorded.layout.encode(made, Setting(recorded.cohort, sampler.checkpoint, "class"))
     make_output(output.parent)
     if as_nifti:
         write_nifti(output, made.image, made.source.image)
     else:
         _write_series(encoded, output)
-    digests = {"image": encoded.image, "label": encoded.label}
-    return all([piece.digest for piece in digests[kind]] == known for kind, known in recorded.digests.items())
+    digests = {kind: [piece.digest for piece in pieces] for kind, pieces in encoded.by_kind().items()}
+    return all(digests.get(kind) == known for kind, known in recorded.digests.items())
 
 
 def read_sidecar(path: Path) -> Recorded:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from medgan.checkpoint import Checkpoint, library_versions
 from medgan.data.case import Case
 from medgan.data.dicom_headers import series_digest
 from medgan.data.volume import Volume
-from medgan.generate.formats.base import Encoded
+from medgan.generate.formats.base import Piece, content_size
 from medgan.generate.making import LeftOut, Made
 from medgan.generate.source import Source
+from medgan.generate.store import Content
 from medgan.models.deformation import voxel_grid
 from medgan.models.fields import deform
 from medgan.sampler import Recipe
@@ -56,19 +58,17 @@ class Place:
         return Path(os.path.relpath(path.resolve(), self.beside.resolve())).as_posix()
 
 
-QUALITY_VOXELS = 200_000  # correlation and displacement are measured on a strided subset of about this many
+QUALITY_VOXELS = 200_000  # correlation is measured on every n-th voxel along each axis, at most so many a channel
 
 
-def build_sidecar(made: Made, encoded: Encoded, quality_of: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    """Return the sidecar of a sibling.
+def build_sidecar(made: Made, quality_of: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """Return the sidecar of a sibling, but for its ``files``.
 
     Args:
         made: the sibling.
-        encoded: as it is written.
         quality_of: what :func:`measure` returned for it.
         place: of output, cohort and checkpoint.
     """
-    pieces = {"image": encoded.image, "label": encoded.label}
     return {
         "statement": STATEMENT,
         "synthetic": True,
@@ -78,26 +78,25 @@ def build_sidecar(made: Made, encoded: Encoded, quality_of: Mapping[str, Any], p
         "rejected": [rejection.to_json() for rejection in made.rejected],
         "quality": dict(quality_of),
         "versions": library_versions(),
-        "files": {
-            kind: {
-                "paths": [piece.path for piece in parts],
-                "sha256": [piece.digest for piece in parts],
-                "bytes": [piece.size for piece in parts],
-            }
-            for kind, parts in pieces.items()
-            if parts
-        },
+    }
+
+
+def files_entry(pieces: Sequence[Piece], contents: Sequence[Content]) -> dict[str, list[Any]]:
+    """Return what a sidecar says of the files of an image or a label map, which are written as ``contents``."""
+    return {
+        "paths": [piece.path for piece in pieces],
+        "sha256": [piece.digest for piece in pieces],
+        "bytes": [content_size(content) for content in contents],
     }
 
 
 def build_left_out(left_out: LeftOut, place: Place) -> dict[str, Any]:
-    """Return the record of an order that nothing came of."""
+    """Return the record of an order that nothing came of, but for its ``files``, of which there are none."""
     return {
         **_origin(left_out.source, place),
         "parameters": left_out.parameters.to_json(),
         "rejected": [rejection.to_json() for rejection in left_out.rejected],
         "versions": library_versions(),
-        "files": {},
     }
 
 
@@ -140,8 +139,8 @@ def measure(made: Made) -> dict[str, Any]:
 
 def quality(recipe: Recipe, source: NDArray[Any], image: NDArray[Any]) -> dict[str, float]:
     """Return what can be said of one volume by itself; ``correlation_with_source`` (Pearson) is 1 for a copy."""
-    step = max(1, image[0].size // QUALITY_VOXELS)
-    a, b = (v.reshape(-1)[::step].astype(np.float64) for v in (source, image))
+    n = math.ceil((image[0].size / QUALITY_VOXELS) ** (1 / 3))
+    a, b = (v[:, ::n, ::n, ::n].astype(np.float64).reshape(-1) for v in (source, image))
     constant = a.std() == 0 or b.std() == 0
     return {
         "jacobian_min": recipe.jacobian_min,
@@ -156,7 +155,7 @@ def label_volume_ratio(source: Volume | None, label: NDArray[Any] | None) -> dic
     if source is None or label is None:
         return {}
     # The gate lets no label above 255 pass, and counting is far quicker than sorting.
-    before, after = (np.bincount(data.astype(np.uint8).ravel(), minlength=256) for data in (source.data, label))
+    before, after = (np.bincount(data.astype(np.uint8).ravel("K"), minlength=256) for data in (source.data, label))
     return {str(value): float(after[value] / before[value]) for value in np.flatnonzero(before) if value != 0}
 
 

@@ -110,19 +110,23 @@ def corner_jacobians(displacement: Tensor) -> Tensor:
     Between voxels a displacement is interpolated linearly along each axis; in a cell, its Jacobian is made of the
     differences along the cell's edges. Stricter than central differences, which look past the voxel itself.
     """
-    along = [torch.diff(displacement, dim=dim) for dim in (2, 3, 4)]
+    along = []
+    for axis in range(3):
+        moved = torch.diff(displacement, dim=axis + 2)
+        moved[:, axis] += 1  # of p + u(p)
+        along.append(moved)
 
-    def edge(axis: int, corner: tuple[int, ...]) -> Tensor:
+    def edge(axis: int, corner: tuple[int, ...]) -> tuple[Tensor, ...]:
         part = along[axis]
         for other in range(3):
             if other != axis:
                 part = part.narrow(other + 2, corner[other], displacement.shape[other + 2] - 1)
-        return part
+        return part.unbind(1)
 
     determinants = []
     for corner in itertools.product((0, 1), repeat=3):
-        columns = torch.stack([edge(axis, corner) for axis in range(3)], dim=-1)
-        determinants.append(_determinant(_plus_identity(columns.movedim(1, -2))))
+        (a, d, g), (b, e, h), (c, f, i) = (edge(axis, corner) for axis in range(3))
+        determinants.append(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
     return torch.stack(determinants, dim=1)
 
 

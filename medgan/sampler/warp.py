@@ -8,8 +8,8 @@ positions; the affine of a deformation is folded into the same products.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -32,14 +32,12 @@ class SourceVoxels:
         matrix: ``(4, 4)`` grid voxel to source voxel: permutation, flips, scales, offset.
         shape: voxels of the network's grid.
         device: where fields are brought to.
-        kept: weights found already, by axis and count.
     """
 
     size: Shape
     matrix: NDArray[np.float64]
     shape: Shape
     device: torch.device
-    kept: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     @cached_property
     def grid_axes(self) -> list[int]:
@@ -54,22 +52,18 @@ class SourceVoxels:
 
     def along(self, axis: int) -> Tensor:
         """Return the grid coordinate of every voxel along a source axis, ``(n,)`` float64."""
-        grid_axis = self.grid_axes[axis]
-        voxels = torch.arange(self.size[axis], dtype=torch.float64)
-        return (voxels - float(self.matrix[axis, 3])) / float(self.matrix[axis, grid_axis])
+        return _coordinates(self.size[axis], *self._line(axis))
 
     def weights(self, axis: int, count: int) -> Tensor:
         """Return ``(n, count)`` linear weights of a field's ``count`` samples at the voxels along a source axis.
 
         The samples span the grid edge to edge; beyond the first and last the field is constant.
         """
-        if (axis, count) not in self.kept:
-            ratio = count / self.shape[self.grid_axes[axis]]
-            position = (self.along(axis) * ratio + (ratio - 1) / 2).clamp(0, count - 1)
-            nodes = torch.arange(count, dtype=torch.float64)
-            weights = (1 - (position[:, None] - nodes).abs()).clamp(min=0)
-            self.kept[axis, count] = weights.to(torch.float32).to(self.device)
-        return self.kept[axis, count]
+        return _weights(self.size[axis], *self._line(axis), count, self.shape[self.grid_axes[axis]], self.device)
+
+    def _line(self, axis: int) -> tuple[float, float]:
+        """Return the voxel of the grid's first sample along a source axis, and voxels from one sample to the next."""
+        return float(self.matrix[axis, 3]), float(self.matrix[axis, self.grid_axes[axis]])
 
     def bring(self, field: Tensor, start: int, stop: int, ramps: list[Tensor] | None = None) -> Tensor:
         """Bring ``(C, d, h, w)`` along grid axes to the voxels ``start:stop``: ``(C, n, Y, Z)``.
@@ -119,6 +113,20 @@ class SourceVoxels:
         mixed = torch.einsum("oc,cdhw->odhw", linear.to(displacement), displacement[0])
         found = self.bring(mixed, start, stop, [ramp.to(mixed) for ramp in ramps])
         return found.movedim(0, -1)[None]
+
+
+def _coordinates(size: int, first: float, step: float) -> Tensor:
+    return (torch.arange(size, dtype=torch.float64) - first) / step
+
+
+# Image, label map and the next sibling of a source want the same ones.
+@lru_cache(maxsize=32)
+def _weights(size: int, first: float, step: float, count: int, samples: int, device: torch.device) -> Tensor:
+    ratio = count / samples
+    position = (_coordinates(size, first, step) * ratio + (ratio - 1) / 2).clamp(0, count - 1)
+    nodes = torch.arange(count, dtype=torch.float64)
+    weights = (1 - (position[:, None] - nodes).abs()).clamp(min=0)
+    return weights.to(torch.float32).to(device)
 
 
 def to_unit(scale: Scale, data: Tensor) -> Tensor:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 from generated import rows
 
 from medgan.checkpoint import file_digest
@@ -15,6 +19,7 @@ from medgan.data.cohort import load_image, load_label, read_cohort
 from medgan.errors import InputFault
 from medgan.generate.batch import generate
 from medgan.generate.reproduce import reproduce
+from medgan.sampler import Sampler, View
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +39,35 @@ def test_every_volume_lies_there_with_its_sidecar(made: Path) -> None:
         assert sidecar["source"]["case_id"] == row["source_case"]
         assert sidecar["quality"]["fold_share"] == 0
         assert sidecar["quality"]["correlation_with_source"] < 0.999
+
+
+def test_a_source_is_read_and_seen_once_however_many_siblings_it_has(
+    seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    view = Sampler.view
+
+    def counted(sampler: Sampler, volume: torch.Tensor, *arguments: Any) -> View:
+        seen.append(volume)
+        return view(sampler, volume, *arguments)
+
+    monkeypatch.setattr(Sampler, "view", counted)
+    generate(seen_checkpoint, cohort_folder, tmp_path / "out", count=18, seed=3)
+    assert len(rows(tmp_path / "out")) == 18
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize("level", [0, 2, 3])
+def test_the_sidecar_tells_the_bytes_on_the_disk_whatever_the_level(
+    seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path, level: int
+) -> None:
+    generate(seen_checkpoint, cohort_folder, tmp_path / "out", count=2, seed=3, level=level)
+    for path in (tmp_path / "out" / "images").glob("*.json"):
+        for entry in json.loads(path.read_text())["files"].values():
+            contents = [(tmp_path / "out" / name).read_bytes() for name in entry["paths"]]
+            assert [len(content) for content in contents] == entry["bytes"]
+            raws = [gzip.decompress(content) for content in contents]
+            assert [hashlib.sha256(raw).hexdigest() for raw in raws] == entry["sha256"]
 
 
 def test_only_cases_the_generator_has_seen_are_sources(made: Path) -> None:

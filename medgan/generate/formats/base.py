@@ -1,4 +1,7 @@
-"""What a format is: a function from a sibling in memory to named bytes, and an index of them all at the end."""
+"""What a format is: a function from a sibling in memory to named bytes, and an index of them all at the end.
+
+A format does not compress. Whoever writes its pieces does (:meth:`Piece.packed`), beside what is computed meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -29,31 +32,33 @@ class Piece:
 
     Attributes:
         path: relative to the output.
-        content: its bytes, or each file's.
-        digest: SHA-256 of the content before compression.
+        content: its bytes, or each file's, before compression.
+        digest: SHA-256 of the content.
+        compressed: whether it is written as a gzip file.
     """
 
     path: str
     content: Content
     digest: str
+    compressed: bool = False
 
-    @property
-    def size(self) -> int:
-        """Bytes as written."""
-        return len(self.content) if isinstance(self.content, bytes) else sum(map(len, self.content.values()))
+    def packed(self, level: int) -> Content:
+        """Return what is written; ``level`` is that of compression, where it is compressed."""
+        if self.compressed and isinstance(self.content, bytes):
+            return compress(self.content, level)
+        return self.content
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """A sibling as it will lie in the store; the label map's pieces are empty where there is none."""
 
-    image: tuple[Piece, ...]
+    image: tuple[Piece, ...] = ()
     label: tuple[Piece, ...] = ()
 
-    @property
-    def pieces(self) -> tuple[Piece, ...]:
-        """Image and label map."""
-        return self.image + self.label
+    def by_kind(self) -> dict[str, tuple[Piece, ...]]:
+        """Return the pieces of ``image`` and of ``label``, each only where there are any."""
+        return {kind: pieces for kind, pieces in (("image", self.image), ("label", self.label)) if pieces}
 
 
 @dataclass(frozen=True)
@@ -63,13 +68,11 @@ class Setting:
     Attributes:
         cohort: of the sources.
         checkpoint: of the generator.
-        level: of compression, 0 (fastest) to 3.
         class_column: name of the class in an index.
     """
 
     cohort: Cohort
     checkpoint: Checkpoint
-    level: int
     class_column: str
 
 
@@ -105,10 +108,15 @@ def compress(raw: bytes, level: int) -> bytes:
     return bytes(igzip.compress(raw, compresslevel=level, mtime=0))
 
 
-def nifti_piece(path: str, data: NDArray[Any], like: Volume, level: int) -> Piece:
+def content_size(content: Content) -> int:
+    """Return the bytes of a file, or of all files of a folder."""
+    return len(content) if isinstance(content, bytes) else sum(map(len, content.values()))
+
+
+def nifti_piece(path: str, data: NDArray[Any], like: Volume) -> Piece:
     """Return ``(C, X, Y, Z)`` as a ``.nii.gz`` in the geometry, type and scale of ``like``."""
     raw = encode_nifti(data, like)
-    return Piece(path, compress(raw, level), hashlib.sha256(raw).hexdigest())
+    return Piece(path, raw, hashlib.sha256(raw).hexdigest(), compressed=True)
 
 
 def channel_names(setting: Setting, channels: int) -> dict[str, str]:

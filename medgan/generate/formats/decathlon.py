@@ -19,15 +19,15 @@ class Decathlon(Nifti):
     folders: tuple[str, ...] = ("imagesTr", "labelsTr")
     needs_label = False
 
-    def encode(self, made: Made, setting: Setting) -> Encoded:
+    def encode(self, made: Made, setting: Setting) -> Encoded:  # noqa: ARG002 - as for NIfTI
         """Return one file for all channels; the label map has the image's very geometry."""
         (path,), label_path = self.real_paths(made.order.name, 1)
         source = made.source
-        image = (nifti_piece(path, made.image, source.image, setting.level),)
+        image = (nifti_piece(path, made.image, source.image),)
         if source.label is None or made.label is None:
             return Encoded(image)
         like = replace(source.label, affine=source.image.affine)
-        return Encoded(image, (nifti_piece(label_path, made.label, like, setting.level),))
+        return Encoded(image, (nifti_piece(label_path, made.label, like),))
 
     def image_paths(self, name: str, channels: int) -> list[str]:  # noqa: ARG002 - all are in one file
         """Return the one file of all channels."""

@@ -20,9 +20,9 @@ class Nifti:
     def check(self, setting: Setting) -> None:
         """Take any cohort."""
 
-    def encode(self, made: Made, setting: Setting) -> Encoded:
+    def encode(self, made: Made, setting: Setting) -> Encoded:  # noqa: ARG002 - all is said by the sibling
         """Return one file a channel, and the label map."""
-        return encode_channels(made, setting, self)
+        return encode_channels(made, self)
 
     def real_paths(self, case_id: str, channels: int) -> tuple[list[str], str]:
         """Return the names a sibling would have."""
@@ -37,14 +37,11 @@ class Nifti:
         """Write nothing: the manifest is the index."""
 
 
-def encode_channels(made: Made, setting: Setting, layout: Nifti) -> Encoded:
+def encode_channels(made: Made, layout: Nifti) -> Encoded:
     """Return one ``.nii.gz`` a channel and one for the label map, named by the layout."""
     images, label = layout.real_paths(made.order.name, made.image.shape[0])
     source = made.source
-    parts = [
-        nifti_piece(path, made.image[channel : channel + 1], source.image, setting.level)
-        for channel, path in enumerate(images)
-    ]
+    parts = [nifti_piece(path, made.image[channel : channel + 1], source.image) for channel, path in enumerate(images)]
     if source.label is None or made.label is None:
         return Encoded(tuple(parts))
-    return Encoded(tuple(parts), (nifti_piece(label, made.label, source.label, setting.level),))
+    return Encoded(tuple(parts), (nifti_piece(label, made.label, source.label),))

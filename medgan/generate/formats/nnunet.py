@@ -30,13 +30,13 @@ class NnUNet(Nifti):
                 "renumber the label maps, or declare the values in data.labels or a dataset.json",
             )  # fmt: skip
 
-    def encode(self, made: Made, setting: Setting) -> Encoded:
+    def encode(self, made: Made, setting: Setting) -> Encoded:  # noqa: ARG002 - as for NIfTI
         """Return one file a channel; the label map has the image's very geometry, as nnU-Net checks."""
         source = made.source
         if source.label is not None:
             label = replace(source.label, affine=source.image.affine)
             made = replace(made, source=replace(source, label=label))
-        return encode_channels(made, setting, self)
+        return encode_channels(made, self)
 
     def image_paths(self, name: str, channels: int) -> list[str]:
         """Return one name a channel, numbered also where there is only one."""
