@@ -215,6 +215,7 @@ class AugmentConfig(Section):
 
     probability: float = Field(0.5, ge=0, le=1, description="share of samples replaced by a sibling")
     strength: float = Field(1.0, ge=0, le=2, description="0: the identity; 1: what was learned")
+    min_quality: float = Field(0.0, ge=0, lt=1, description="siblings that score less are drawn again; 0: none are")
 
 
 class ArmConfig(Section):
@@ -225,6 +226,7 @@ class ArmConfig(Section):
     generator: str | None = Field(None, description="name in `generators`; none: the only one")
     probability: float | None = Field(None, ge=0, le=1, description="none: compare.gan.probability")
     strength: float | None = Field(None, ge=0, le=2, description="none: compare.gan.strength")
+    min_quality: float | None = Field(None, ge=0, lt=1, description="none: compare.gan.min_quality")
     transforms: tuple[dict[str, Any], ...] = Field((), description="MONAI or TorchIO transforms by `_target_`")
 
 

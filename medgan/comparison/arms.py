@@ -55,11 +55,12 @@ class Arm:
         generator: name of the generator, where a study has several.
         probability: share of samples that ``gan``, ``identity``, ``random-deformation`` and ``duplicate`` replace.
         strength: of every part made with a generator but ``identity``; 0 is the identity, 1 what was learned.
+        min_quality: of the siblings of ``gan``, see :func:`~medgan.sampler.quality.sibling_quality`; 0 lets all pass.
         transforms: further transforms by ``_target_``, see :mod:`medgan.comparison.components`.
 
     Raises:
         ValueError: an unknown part, a part twice, ``none`` beside others, a teacher beside another or beside
-            ``all-labels``, a probability or strength out of range.
+            ``all-labels``, a probability, strength or quality out of range.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Arm:
     generator: str | None = None
     probability: float = 0.5
     strength: float = 1.0
+    min_quality: float = 0.0
     transforms: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -75,6 +77,8 @@ class Arm:
             raise ValueError(f"probability must be in [0, 1], got {self.probability}")
         if not self.strength >= 0:
             raise ValueError(f"strength must be ≥ 0, got {self.strength}")
+        if not 0 <= self.min_quality < 1:
+            raise ValueError(f"min_quality must be in [0, 1), got {self.min_quality}")
 
     @property
     def needs_generator(self) -> bool:
@@ -157,8 +161,8 @@ def build_transform(
         elif part in ("gan", "identity"):
             if sampler is None:
                 raise ValueError(f"arm {arm.name!r} needs a generator")
-            strength = arm.strength if part == "gan" else 0.0
-            replaced = sibling_transforms(keys, sampler, arm.probability, strength, modality)
+            strength, least = (arm.strength, arm.min_quality) if part == "gan" else (0.0, 0.0)
+            replaced = sibling_transforms(keys, sampler, arm.probability, strength, modality, least)
         else:
             continue
         # A control replaces the very samples that the generator replaces: the same stream for both.
@@ -170,7 +174,12 @@ def build_transform(
 
 
 def sibling_transforms(
-    keys: Sequence[str], sampler: Sampler, probability: float, strength: float, modality: Modality = "mri"
+    keys: Sequence[str],
+    sampler: Sampler,
+    probability: float,
+    strength: float,
+    modality: Modality = "mri",
+    min_quality: float = 0.0,
 ) -> list[Any]:
     """Return the transforms that replace a sample by a sibling of its class.
 
@@ -191,6 +200,7 @@ def sibling_transforms(
         class_key="class" if known else None,
         # Samples lie on the generator's range already: measuring percentiles again would stretch them.
         input_range=(0.0, 1.0),
+        min_quality=min_quality,
     )
     if not known:
         return [sibling]

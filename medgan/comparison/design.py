@@ -77,6 +77,7 @@ def _own(entry: ArmConfig, compare: CompareConfig, name: str) -> list[Arm]:
         entry.generator,
         compare.gan.probability if entry.probability is None else entry.probability,
         compare.gan.strength if entry.strength is None else entry.strength,
+        compare.gan.min_quality if entry.min_quality is None else entry.min_quality,
         entry.transforms,
     )
     if arm.needs_generator and arm.generator is None and len(compare.generators) > 1:
@@ -86,7 +87,8 @@ def _own(entry: ArmConfig, compare: CompareConfig, name: str) -> list[Arm]:
 
 def _listed(text: str, compare: CompareConfig, name: str) -> list[Arm]:
     """Return the arms that a plain name stands for."""
-    arms = [Arm(text, parse_parts(text), None, compare.gan.probability, compare.gan.strength)]
+    gan = compare.gan
+    arms = [Arm(text, parse_parts(text), None, gan.probability, gan.strength, gan.min_quality)]
     if arms[0].needs_generator:
         names = list(compare.generators) or [_only(compare, name)]
         several = len(names) > 1

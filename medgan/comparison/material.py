@@ -34,7 +34,7 @@ from medgan.data.loaders import Prepared, prepare, stack_images
 from medgan.data.preprocess import Preprocessing
 from medgan.data.split import Split, content_hash, split_cohort
 from medgan.errors import InputFault
-from medgan.sampler import Sampler, load
+from medgan.sampler import Sampler, load, require_gate
 from medgan.seeding import derive_seed, numpy_generator
 from medgan.tracking import is_model_uri
 
@@ -309,6 +309,9 @@ class Material:
             for labelled, fold in self.splits:
                 sampler = load(_folder(pattern, labelled, fold, self.arms.values()))
                 require_same_grid(sampler.checkpoint, self.config, self.cohort.channels)
+                for arm in self.arms.values():
+                    if arm.generator == name and "gan" in arm.parts:
+                        require_gate(sampler.checkpoint, arm.min_quality, f"min_quality of arm {arm.name!r}")
                 found[name, labelled, fold] = sampler
         return found
 

@@ -28,7 +28,7 @@ def sample(class_name: str | None = "small") -> dict[str, Any]:
 
 
 def outputs(parts: str, count: int = 12, seed: int = 0, **kwargs: Any) -> list[dict[str, torch.Tensor]]:
-    changes = {k: kwargs.pop(k) for k in ("probability", "strength", "transforms") if k in kwargs}
+    changes = {k: kwargs.pop(k) for k in ("probability", "strength", "min_quality", "transforms") if k in kwargs}
     arm = Arm(parts, parse_parts(parts), **changes)
     transform = build_transform(arm, task="segmentation", modality="mri", shape=SHAPE, **kwargs)
     transform.set_random_state(seed)
@@ -123,6 +123,13 @@ def test_a_class_that_the_generator_does_not_know_is_unknown_to_it(sampler: Samp
         made.append(torch.as_tensor(transform(sample(name))["image"]))
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
+
+
+def test_siblings_that_fall_short_of_the_arms_quality_are_not_let_pass(judged_checkpoint: Path) -> None:
+    judged = load(judged_checkpoint)
+    free, gated = (outputs("gan", 6, sampler=judged, probability=1.0, min_quality=least) for least in (0.0, 0.99))
+    assert not any(same(free, outputs("none", 6)))
+    assert all(same(gated, outputs("none", 6)))
 
 
 @pytest.mark.parametrize("parts", ["gan", "random-deformation"])

@@ -18,10 +18,10 @@ def names(settings: Config) -> list[str]:
 
 
 def test_a_plain_name_is_an_arm_of_its_parts() -> None:
-    arms = expand_arms(config(gan={"probability": 0.3, "strength": 0.7}).compare)
+    arms = expand_arms(config(gan={"probability": 0.3, "strength": 0.7, "min_quality": 0.05}).compare)
     assert [arm.parts for arm in arms] == [("none",), ("classical",), ("gan",), ("classical", "gan")]
     assert [arm.generator for arm in arms] == [None, None, "generator", "generator"]
-    assert {(arm.probability, arm.strength) for arm in arms} == {(0.3, 0.7)}
+    assert {(arm.probability, arm.strength, arm.min_quality) for arm in arms} == {(0.3, 0.7, 0.05)}
 
 
 def test_a_sweep_repeats_arms_with_a_generator_alone() -> None:
@@ -40,10 +40,12 @@ def test_an_arm_of_its_own_name_has_its_own_settings() -> None:
         "name": "mild",
         "use": "classical+gan",
         "probability": 0.2,
+        "min_quality": 0.1,
         "transforms": [{"_target_": "monai.transforms.RandFlipd", "keys": ["image"], "prob": 0.5}],
     }
     arm = expand_arms(config(arms=["classical", mine]).compare)[1]
-    assert (arm.name, arm.parts, arm.probability, arm.strength) == ("mild", ("classical", "gan"), 0.2, 1.0)
+    assert (arm.name, arm.parts) == ("mild", ("classical", "gan"))
+    assert (arm.probability, arm.strength, arm.min_quality) == (0.2, 1.0, 0.1)
     assert arm.transforms[0]["prob"] == 0.5
 
 

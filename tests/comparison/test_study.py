@@ -387,6 +387,16 @@ def test_a_generator_of_another_grid_or_range_is_refused(
         compare(settings, tmp_path / "out", NoTracker())
 
 
+def test_a_quality_without_a_critic_is_refused_before_the_start(config: Callable[..., Config], tmp_path: Path) -> None:
+    folder = str(tmp_path / "generator")
+    settings = config(arms=["none", "gan"], baseline="none", checkpoint=folder, gan={"min_quality": 0.05})
+    checkpoint(tmp_path / "generator", settings)
+    with pytest.raises(InputFault, match="NO_CRITIC") as caught:
+        compare(settings, tmp_path / "out", NoTracker())
+    assert "min_quality of arm 'gan'" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_dry_run_says_what_it_will_cost_and_writes_nothing(
     config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

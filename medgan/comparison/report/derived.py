@@ -122,7 +122,13 @@ def sweeps(plan: Mapping[str, Any]) -> list[Sweep]:
             # Without a generator part neither number means anything.
             if arm["generator"] is None and not {"duplicate", "random-deformation"} & set(arm["parts"]):
                 continue
-            key = (tuple(arm["parts"]), arm["generator"], repr(arm["transforms"]), arm[fixed])
+            key = (
+                tuple(arm["parts"]),
+                arm["generator"],
+                repr(arm["transforms"]),
+                arm.get("min_quality", 0.0),
+                arm[fixed],
+            )
             groups.setdefault(key, []).append((float(arm[parameter]), str(arm["name"])))
         for (parts, generator, _, value), arms in groups.items():
             if len({number for number, _ in arms}) > 1:

@@ -111,6 +111,8 @@ def _arms(study: FinishedStudy) -> str:
             extra.append(f"{arm['probability'] * 100:g} % of samples")
         if {"gan", "random-deformation"} & set(arm["parts"]):
             extra.append(f"strength {arm['strength']:g}")
+        if "gan" in arm["parts"] and arm.get("min_quality"):  # studies of earlier versions know of none
+            extra.append(f"siblings below quality {arm['min_quality']:g} drawn again")
         if arm["generator"]:
             extra.append(f"generator {arm['generator']}")
         if arm["transforms"]:
