@@ -216,7 +216,8 @@ def test_reliability_of_few_predictions_has_few_bins() -> None:
 def test_sweeps_are_arms_that_differ_in_one_number() -> None:
     arms = arms_of(Recipe(probabilities=(0.25, 0.75)))
     stronger = {**arms[2], "name": "gan s=2", "strength": 2.0}
-    found = sweeps({"arms": [*arms, stronger]})
+    gated = {**arms[2], "name": "gan q=0.1", "probability": 0.5, "min_quality": 0.1}
+    found = sweeps({"arms": [*arms, stronger, gated]})
     assert [(s.parameter, s.arms) for s in found] == [
         ("probability", ((0.25, "gan p=0.25"), (0.75, "gan p=0.75"))),
         ("strength", ((1.0, "gan p=0.25"), (2.0, "gan s=2"))),

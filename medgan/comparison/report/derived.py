@@ -122,13 +122,8 @@ def sweeps(plan: Mapping[str, Any]) -> list[Sweep]:
             # Without a generator part neither number means anything.
             if arm["generator"] is None and not {"duplicate", "random-deformation"} & set(arm["parts"]):
                 continue
-            key = (
-                tuple(arm["parts"]),
-                arm["generator"],
-                repr(arm["transforms"]),
-                arm.get("min_quality", 0.0),
-                arm[fixed],
-            )
+            alike = repr((arm["transforms"], arm.get("min_quality", 0.0)))
+            key = (tuple(arm["parts"]), arm["generator"], alike, arm[fixed])
             groups.setdefault(key, []).append((float(arm[parameter]), str(arm["name"])))
         for (parts, generator, _, value), arms in groups.items():
             if len({number for number, _ in arms}) > 1:
