@@ -115,16 +115,15 @@ class Workshop:
 
         ``on_done[0]`` is raised by one for each that is there already.
         """
-        source: Source | None = None
-        view: View | None = None
+        seen: tuple[Source, View] | None = None
         for order in self.plan.orders(start, stop):
             if self.is_done(order):
                 on_done[0] += 1
                 continue
-            if source is None or view is None or source.case is not order.case:
+            if seen is None or seen[0].case is not order.case:
                 source = read_source(order.case, self.setting.cohort.label_names, self.contents.of(order.case))
-                view = self.sampler.view(source.tensor, source.image.affine)
-            yield source, view, order
+                seen = source, self.sampler.view(source.tensor, source.image.affine)
+            yield *seen, order
 
     def make(self, item: tuple[Source, View, Order]) -> Ready:
         """Make one sibling, measure it and lay it out in bytes."""

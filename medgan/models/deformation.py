@@ -110,24 +110,17 @@ def corner_jacobians(displacement: Tensor) -> Tensor:
     Between voxels a displacement is interpolated linearly along each axis; in a cell, its Jacobian is made of the
     differences along the cell's edges. Stricter than central differences, which look past the voxel itself.
     """
-    along = []
-    for axis in range(3):
-        moved = torch.diff(displacement, dim=axis + 2)
-        moved[:, axis] += 1  # of p + u(p)
-        along.append(moved)
+    along = _plus_identity([torch.diff(displacement, dim=dim) for dim in (2, 3, 4)])
 
-    def edge(axis: int, corner: tuple[int, ...]) -> tuple[Tensor, ...]:
+    def edge(axis: int, corner: tuple[int, ...]) -> Tensor:
         part = along[axis]
         for other in range(3):
             if other != axis:
                 part = part.narrow(other + 2, corner[other], displacement.shape[other + 2] - 1)
-        return part.unbind(1)
+        return part
 
-    determinants = []
-    for corner in itertools.product((0, 1), repeat=3):
-        (a, d, g), (b, e, h), (c, f, i) = (edge(axis, corner) for axis in range(3))
-        determinants.append(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
-    return torch.stack(determinants, dim=1)
+    corners = itertools.product((0, 1), repeat=3)
+    return torch.stack([_determinant([edge(axis, corner) for axis in range(3)]) for corner in corners], dim=1)
 
 
 def jacobian_determinant(displacement: Tensor) -> Tensor:
@@ -135,19 +128,22 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
 
     Positive everywhere: no fold, topology kept. The share of values ≤ 0 is the fold share.
     """
-    gradients = torch.gradient(displacement, dim=(2, 3, 4))
-    return _determinant(_plus_identity(torch.stack(list(gradients), dim=-1).movedim(1, -2)))
+    return _determinant(_plus_identity(list(torch.gradient(displacement, dim=(2, 3, 4)))))
 
 
-def _plus_identity(jacobian: Tensor) -> Tensor:
-    return jacobian + torch.eye(3, dtype=jacobian.dtype, device=jacobian.device)
+def _plus_identity(columns: list[Tensor]) -> list[Tensor]:
+    """Make derivatives of ``u(p)`` along each axis, ``(B, 3, ...)`` each, those of ``p + u(p)``, in place."""
+    for axis, column in enumerate(columns):
+        column[:, axis] += 1
+    return columns
 
 
-def _determinant(jacobian: Tensor) -> Tensor:
-    """Return the determinant of ``(..., 3, 3)``; torch's own goes through LU, one small matrix at a time."""
-    a, b, c = jacobian[..., 0, :].unbind(-1)
-    d, e, f = jacobian[..., 1, :].unbind(-1)
-    g, h, i = jacobian[..., 2, :].unbind(-1)
+def _determinant(columns: list[Tensor]) -> Tensor:
+    """Return the determinants ``(B, ...)`` of matrices given by their columns, ``(B, 3, ...)`` each.
+
+    torch's own goes through LU, one small matrix at a time; stacked into matrices they would be copied first.
+    """
+    (a, d, g), (b, e, h), (c, f, i) = (column.unbind(1) for column in columns)
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 

@@ -62,7 +62,9 @@ def test_the_sidecar_tells_the_bytes_on_the_disk_whatever_the_level(
     seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path, level: int
 ) -> None:
     generate(seen_checkpoint, cohort_folder, tmp_path / "out", count=2, seed=3, level=level)
-    for path in (tmp_path / "out" / "images").glob("*.json"):
+    sidecars = list((tmp_path / "out" / "images").glob("*.json"))
+    assert len(sidecars) == 2
+    for path in sidecars:
         for entry in json.loads(path.read_text())["files"].values():
             contents = [(tmp_path / "out" / name).read_bytes() for name in entry["paths"]]
             assert [len(content) for content in contents] == entry["bytes"]
