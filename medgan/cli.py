@@ -303,6 +303,17 @@ def reproduce(
 
 
 @app.command()
+def export(checkpoint: CheckpointFolder, output: Output) -> None:
+    """Write a generator as a MONAI bundle, which MONAI's own tools load, verify and run."""
+    from medgan.export import export_bundle
+    from medgan.sampler import load
+
+    with only_writer(output):
+        export_bundle(load(checkpoint).checkpoint, output)
+    typer.echo(str(output))
+
+
+@app.command()
 def info(checkpoint: CheckpointFolder, as_json: AsJson = False) -> None:
     """Say what a generator was trained on, how, when and with which code; its SHA-256 is verified."""
     from medgan.sampler import load
