@@ -154,6 +154,9 @@ class TrainingConfig(Section):
         description="mode seeking: whether turning, moving or stretching the whole volume counts as a distance; "
         "false asks for anatomy that varies",
     )
+    mode_seeking_directions: float = Field(
+        0.0, ge=0, description="weight of the term that keeps different noise from doing one and the same thing"
+    )
     mode_seeking_appearance: float = Field(0.5, ge=0, description="weight of the same for appearance")
     shape_spread: float = Field(
         1.5, ge=0, description="mode seeking: wanted RMS distance of two z's displacements, voxels"

@@ -90,6 +90,21 @@ def spread_loss(first: Tensor, second: Tensor, wanted: float) -> Tensor:
     return F.relu(1 - distance / wanted).square().mean()
 
 
+def alignment_loss(apart: Tensor) -> Tensor:
+    """Return how much the noise does one and the same thing: the mean squared cosine between rows, 0 to 1.
+
+    A distance alone is reached along a single direction; n equal directions give 1/n here. Rows that do not differ at
+    all count as aligned with none.
+
+    Args:
+        apart: ``(B, ...)`` what separates two siblings of one volume, a row for each volume. One row gives 0.
+    """
+    rows = F.normalize(apart.flatten(1), dim=1, eps=1e-6)
+    cosines = rows @ rows.T
+    others = len(rows) * (len(rows) - 1)
+    return (cosines.square().sum() - cosines.diagonal().square().sum()) / max(others, 1)
+
+
 def beyond_affine(displacement: Tensor) -> Tensor:
     """Return ``(B, 3, D, H, W)`` without its best affine map: pose and size taken away, anatomy left.
 

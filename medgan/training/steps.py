@@ -132,6 +132,7 @@ def generator_step(
     if not config.mode_seeking_affine:
         apart = losses.beyond_affine(apart)
     shape_spread = losses.spread_loss(apart, torch.zeros_like(apart), config.shape_spread)
+    alignment = losses.alignment_loss(apart)
     appearance_spread = losses.spread_loss(change, change_other, config.appearance_spread)
     rough = losses.field_penalty(fields, displacement, shape=config.smoothness, appearance=config.appearance_smoothness)
     magnitude = losses.magnitude_penalty(displacement, change)
@@ -142,6 +143,8 @@ def generator_step(
         + rough
         + config.magnitude * magnitude
     )
+    if config.mode_seeking_directions > 0:
+        loss = loss + config.mode_seeking_directions * alignment
     pair_figures: dict[str, float] = {}
     if encoder is not None:
         pair, pair_figures = _pair_term(generator, encoder, batch, config)
@@ -152,6 +155,7 @@ def generator_step(
         "generator/adversarial": float(adversarial.detach()),
         "generator/roughness": float(rough.detach()),
         "diversity/shape_voxels": _rms(displacement - displacement_other),
+        "diversity/alignment": float(alignment.detach()),
         "diversity/appearance": _rms(change - change_other),
         "magnitude/shape_voxels": _rms(displacement),
         "magnitude/appearance": _rms(change),

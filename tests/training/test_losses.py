@@ -51,6 +51,17 @@ def test_beyond_an_affine_map_nothing_is_left_of_one_and_all_of_a_wave() -> None
     assert torch.allclose(losses.beyond_affine(wave + affine), wave, atol=1e-4)
 
 
+def test_the_alignment_is_one_over_the_number_of_directions() -> None:
+    one = torch.randn(1, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    scales = torch.tensor([1.0, -2.0, 0.5, 3.0]).reshape(4, 1, 1, 1, 1)
+    assert float(losses.alignment_loss(one * scales)) == pytest.approx(1, abs=1e-5)
+    assert float(losses.alignment_loss(torch.eye(6).reshape(6, 3, 2, 1, 1))) == pytest.approx(0, abs=1e-6)
+    two = torch.eye(2).repeat(50, 1).reshape(100, 1, 2, 1, 1)
+    assert float(losses.alignment_loss(two)) == pytest.approx(0.5, abs=0.01)
+    assert float(losses.alignment_loss(one)) == 0
+    assert float(losses.alignment_loss(torch.zeros(3, 3, 2, 2, 2))) == 0
+
+
 def test_the_spread_loss_ends_where_the_wanted_distance_is_reached() -> None:
     a = torch.zeros(2, 3, 4, 4, 4)
     assert float(losses.spread_loss(a, a, wanted=1.0)) == pytest.approx(1, abs=1e-3)

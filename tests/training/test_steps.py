@@ -82,3 +82,24 @@ def test_a_discriminator_of_batches_sees_that_all_candidates_are_alike() -> None
     alike, varied = one.expand(4, -1, -1, -1, -1), torch.cat([one, torch.rand(3, 1, *SHAPE)])
     assert torch.equal(scores(False, alike)[:1], scores(False, varied)[:1])
     assert not torch.equal(scores(True, alike)[:1], scores(True, varied)[:1])
+
+
+def test_noise_that_is_asked_for_it_does_more_than_one_thing() -> None:
+    def alignment(weight: float) -> float:
+        torch.manual_seed(0)
+        generator, discriminator = Generator(MODEL, 1, 0, SHAPE), Discriminator(MODEL, 1, 0).requires_grad_(False)
+        source = blobs(torch.tensor([[7.5, 7.5, 7.5]] * 6))
+        settings = TrainingConfig(mode_seeking_directions=weight, mode_seeking_appearance=0, augment=0)
+        optimiser = torch.optim.Adam(generator.parameters(), 5e-3)
+        known, figures = torch.zeros(6, dtype=torch.long), []
+        for step in range(60):
+            rng = torch.Generator().manual_seed(step)
+            z = torch.randn(3, 6, MODEL.latent, generator=rng)
+            optimiser.zero_grad()
+            batch = StepBatch(source, source, source, known.bool(), known, *z)
+            figures.append(generator_step(generator, discriminator, batch, settings, rng, torch.Tensor.backward)[0])
+            optimiser.step()
+        assert figures[-1]["diversity/shape_voxels"] > 0.5  # and it still moves
+        return sum(f["diversity/alignment"] for f in figures[-10:]) / 10
+
+    assert alignment(2.0) < 0.6 * alignment(0.0)
