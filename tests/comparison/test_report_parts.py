@@ -53,6 +53,25 @@ def test_curves_are_marked_where_they_were_measured() -> None:
     assert len(ticks([float(step) for step in range(1, 41)])) <= figures.MOST_TICKS + 2
 
 
+@pytest.mark.parametrize(
+    ("arms", "columns"),
+    [
+        (["classical", "classical+gan"], 2),
+        (["classical+random-deformation", "classical+gan", "classical+random-deformation+self-training"], 1),
+    ],
+)
+def test_the_names_of_the_curves_are_not_cut_off(arms: list[str], columns: int) -> None:
+    styles = figures.arm_styles(arms, arms[0])
+    curves = {arm: [(np.array([1.0, 2.0]), np.zeros(2))] for arm in arms}
+    figure = figures.curve_figure(curves, styles, "Dice")
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    extent = legend.get_window_extent()
+    assert legend._ncols == columns
+    assert extent.x0 >= 0
+    assert extent.x1 <= figure.bbox.width
+
+
 def test_the_line_at_zero_does_not_strike_out_an_arms_name() -> None:
     differences = {"a-name-that-is-as-long-as-half-the-chart": np.array([-0.01, 0.0, 0.01])}
     styles = figures.arm_styles(["classical", *differences], "classical")

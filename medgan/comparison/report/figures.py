@@ -228,8 +228,15 @@ def _canvas(inches_high: float) -> tuple[Any, Any]:
 
 
 def _legend(figure: Any, entries: int) -> None:
-    """Above the axes: beside a curve there is no place that is free in every study."""
-    figure.legend(loc="outside upper center", ncols=2 if entries > 1 else 1, frameon=False, fontsize=9)
+    """Above the axes: beside a curve there is no place that is free in every study. In two columns where they fit."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for columns in range(min(entries, 2), 0, -1):
+        legend = figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
+        if columns == 1 or legend.get_window_extent(renderer).width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _plain(text: str) -> str:
