@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +27,8 @@ CHECKPOINT = "models/generator"
 WEIGHTS = "models/model.pt"
 METADATA = "configs/metadata.json"
 INFERENCE = "configs/inference.json"
+FORMATS = {"ct": "hounsfield", "mri": "magnitude", "mask": "segmentation"}
+MODALITIES = {"ct": "CT", "mri": "MR", "mask": "SEG"}
 KEYS = {"keys": ["image", "label"], "allow_missing_keys": True}
 # What must be installed to run it, beside what every bundle names by itself (MONAI, PyTorch, NumPy).
 REQUIRED = ("medgan", "nibabel", "safetensors")
@@ -106,25 +107,34 @@ def export_bundle(checkpoint: Checkpoint, output: Path) -> None:
     require_output(output)
     if output.exists() and any(output.iterdir()):
         raise InputFault(output, "NOT_EMPTY", "the folder holds files already", "name a new one")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
-        bundle = Path(scratch) / "bundle"
-        for folder in ("configs", "models", "docs"):
-            (bundle / folder).mkdir(parents=True)
-        save_without_identifiers(checkpoint, bundle / CHECKPOINT)
-        weights = io.BytesIO()
-        torch.save(SiblingNetwork(bundle / CHECKPOINT).state_dict(), weights)
-        write_atomically(bundle / WEIGHTS, weights.getvalue())
-        for path, content in (
-            (METADATA, _json(metadata(checkpoint))),
-            (INFERENCE, _json(inference())),
-            ("docs/README.md", readme(checkpoint)),
-            ("LICENSE", LICENSE),
-        ):
-            write_atomically(bundle / path, content.encode())
-        if output.exists():
-            output.rmdir()  # empty, see above
-        shutil.move(bundle, output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
+            bundle = Path(scratch) / "bundle"
+            _write(checkpoint, bundle)
+            if output.exists():
+                output.rmdir()  # empty, see above
+            bundle.rename(output)
+    except OSError as error:
+        reason = f"the bundle could not be written ({error.strerror or error})"
+        raise InputFault(output, "NOT_WRITABLE", reason, "free space or choose another folder") from error
+
+
+def _write(checkpoint: Checkpoint, bundle: Path) -> None:
+    for folder in ("configs", "models", "docs"):
+        (bundle / folder).mkdir(parents=True)
+    save_without_identifiers(checkpoint, bundle / CHECKPOINT)
+    weights = io.BytesIO()
+    torch.save(SiblingNetwork(bundle / CHECKPOINT).state_dict(), weights)
+    files = {
+        WEIGHTS: weights.getvalue(),
+        METADATA: _json(metadata(checkpoint)),
+        INFERENCE: _json(inference()),
+        "docs/README.md": readme(checkpoint).encode(),
+        "LICENSE": LICENSE.encode(),
+    }
+    for path, content in files.items():
+        write_atomically(bundle / path, content)
 
 
 def metadata(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -133,8 +143,8 @@ def metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     versions: Mapping[str, str] = checkpoint.record["versions"]
     volume = {
         "type": "image",
-        "format": "hounsfield" if config.data.modality == "ct" else "magnitude",
-        "modality": {"ct": "CT", "mri": "MR"}.get(config.data.modality, config.data.modality.upper()),
+        "format": FORMATS[config.data.modality],
+        "modality": MODALITIES[config.data.modality],
         "num_channels": origin.channels,
         "spatial_shape": list(config.preprocess.shape),
         "dtype": "float32",
@@ -164,7 +174,7 @@ def metadata(checkpoint: Checkpoint) -> dict[str, Any]:
         "references": ["Antoniou et al. 2017, Data Augmentation Generative Adversarial Networks, arXiv:1711.04340"],
         "network_data_format": {
             "inputs": {"image": volume},
-            "outputs": {"pred": {**volume, "type": "image", "value_range": []}},
+            "outputs": {"pred": {**volume, "value_range": []}},  # a gain may lead beyond 0..1
         },
     }
 
@@ -266,5 +276,5 @@ def _description(checkpoint: Checkpoint) -> str:
     )
 
 
-def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=4, allow_nan=False) + "\n"
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=4, allow_nan=False) + "\n").encode()

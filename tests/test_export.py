@@ -215,7 +215,7 @@ def test_a_bundle_is_whole_or_not_there(
         raise OSError("no room")
 
     monkeypatch.setattr("medgan.export.readme", fail)
-    with pytest.raises(OSError, match="no room"):
+    with pytest.raises(InputFault, match=r"NOT_WRITABLE.*no room"):
         export_bundle(load_checkpoint(checkpoint_folder), tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
