@@ -67,6 +67,11 @@ class Origin:
     steps: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def training_patients(self) -> int:
+        """How many patients the training cases are of."""
+        return len({case["patient_id"] for case in self.training_cases})
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:

@@ -325,12 +325,12 @@ def info(checkpoint: CheckpointFolder, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(record, indent=1))
         return
     origin = loaded.origin
-    patients = {case["patient_id"] for case in origin.training_cases}
     lines = {
         "name": loaded.config.name,
         "created": record["created"],
         "sha256": f"{loaded.digest} (files verified)",
-        "trained on": f"{len(origin.training_cases)} cases of {len(patients)} patients, {origin.channels} channel(s)",
+        "trained on": f"{len(origin.training_cases)} cases of {origin.training_patients} patients, "
+        f"{origin.channels} channel(s)",
         "classes": ", ".join(origin.class_names) or "none",
         "labels": ", ".join(f"{k} {v}" for k, v in origin.label_names.items()) or "none",
         "grid": f"{loaded.config.preprocess.shape}, {loaded.config.preprocess.intensity.kind} intensities",

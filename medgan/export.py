@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from medgan.checkpoint import Checkpoint, load_checkpoint, require_output, save_without_identifiers, write_atomically
 from medgan.errors import InputFault
 from medgan.models.fields import apply_on_grid, without_folds
+from medgan.serving import STATEMENT, describe
 
 SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 VERSION = "0.1.0"
@@ -32,10 +33,6 @@ MODALITIES = {"ct": "CT", "mri": "MR", "mask": "SEG"}
 KEYS = {"keys": ["image", "label"], "allow_missing_keys": True}
 # What must be installed to run it, beside what every bundle names by itself (MONAI, PyTorch, NumPy).
 REQUIRED = ("medgan", "nibabel", "safetensors")
-STATEMENT = (
-    "A sibling is a deformed and relit scan of one patient: treat it as that patient's data. It is not anonymous, and "
-    "not for diagnosis."
-)
 LICENSE = """The configuration files of this bundle and medgan, which they call, are under the Apache License 2.0.
 
 The weights derive from the scans that the generator was trained on. Whether they may be passed on, and on which terms,
@@ -87,8 +84,8 @@ class SiblingNetwork(nn.Module):
             z = torch.randn(count, generator.config.latent, device=image.device)
         if class_index is None:
             class_index = torch.full((count,), generator.classes, dtype=torch.int64, device=image.device)
-        fields, _ = without_folds(generator(image, z, class_index).scaled(strength), generator.shape)
-        return apply_on_grid(fields, image)[0]
+        fields, displacement = without_folds(generator(image, z, class_index).scaled(strength), generator.shape)
+        return apply_on_grid(fields, image, displacement)[0]
 
 
 def export_bundle(checkpoint: Checkpoint, output: Path) -> None:
@@ -162,7 +159,7 @@ def metadata(checkpoint: Checkpoint) -> dict[str, Any]:
         "required_packages_version": {name: versions[name] for name in REQUIRED},
         "name": f"medgan {config.name}",
         "task": "A real volume and noise in, another volume of the same class out, for augmentation",
-        "description": _description(checkpoint),
+        "description": describe(checkpoint),
         "authors": "whoever trained the generator; medgan by its authors",
         "copyright": "see LICENSE",
         "data_type": "nibabel",
@@ -230,9 +227,7 @@ def readme(checkpoint: Checkpoint) -> str:
     """Return the bundle's model card."""
     return f"""# medgan {checkpoint.config.name}
 
-{_description(checkpoint)}
-
-{STATEMENT}
+{describe(checkpoint)}
 
 ## Running it
 
@@ -262,18 +257,6 @@ sibling = network(volumes)  # (B, C, *grid) in 0..1; z, class_index and strength
 `models/generator` is the checkpoint without identifiers: `medgan info models/generator` says more, and `RandDAGANd`,
 `medgan generate` and `medgan.load` take it as it is.
 """
-
-
-def _description(checkpoint: Checkpoint) -> str:
-    config, origin = checkpoint.config, checkpoint.origin
-    patients = len({case["patient_id"] for case in origin.training_cases})
-    grid = " x ".join(map(str, config.preprocess.shape))
-    structures, classes = (", ".join(names) or "none" for names in (origin.label_names.values(), origin.class_names))
-    return (
-        f"Generator of siblings of 3-D {config.data.modality.upper()} volumes, trained for {origin.steps} steps on "
-        f"{len(origin.training_cases)} scans of {patients} patients; grid {grid}; structures: {structures}; classes: "
-        f"{classes}. SHA-256 of the original checkpoint: {checkpoint.digest}."
-    )
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

@@ -20,6 +20,10 @@ from medgan.tracking import PackedModel, Tracker
 
 # What must be installed, in the versions that made the generator.
 REQUIRED = ("medgan", "torch", "monai", "numpy", "safetensors")
+STATEMENT = (
+    "A sibling is a deformed and relit scan of one patient: treat it as that patient's data. It is not anonymous, and "
+    "not for diagnosis."
+)
 PARAMS: Mapping[str, int | float | str] = {"seed": 0, "strength": 1.0, "class_name": ""}
 
 
@@ -82,7 +86,6 @@ def register_generator(
         InputFault: the store refuses it.
     """
     origin = checkpoint.origin
-    patients = len({case["patient_id"] for case in origin.training_cases})
     with tempfile.TemporaryDirectory(prefix="medgan-generator-") as scratch:
         folder = Path(scratch) / "checkpoint"
         save_without_identifiers(checkpoint, folder)
@@ -94,13 +97,13 @@ def register_generator(
             PARAMS,
             checkpoint.digest,
             _requirements(checkpoint),
-            _description(checkpoint, patients),
+            describe(checkpoint),
             {
                 "medgan.kind": "generator",
                 "medgan.config": checkpoint.config.name,
                 "medgan.steps": str(origin.steps),
                 "medgan.training_cases": str(len(origin.training_cases)),
-                "medgan.training_patients": str(patients),
+                "medgan.training_patients": str(origin.training_patients),
             },
         )
         return tracker.register(model, run_id=run_id, alias=alias)
@@ -114,21 +117,21 @@ def _requirements(checkpoint: Checkpoint) -> list[str]:
     ]
 
 
-def _description(checkpoint: Checkpoint, patients: int) -> str:
+def describe(checkpoint: Checkpoint) -> str:
+    """Return what whoever receives a generator must know of it, as Markdown; no patient is named."""
     origin, config = checkpoint.origin, checkpoint.config
     channels = f"{origin.channels} channel" + ("s" if origin.channels > 1 else "")
     grid = " x ".join(map(str, config.preprocess.shape))
     spacing = config.preprocess.spacing
     lines = [
         f"Generator of siblings of 3-D {config.data.modality.upper()} volumes ({channels}), trained for {origin.steps} "
-        f"steps on {len(origin.training_cases)} cases of {patients} patients.",
+        f"steps on {len(origin.training_cases)} cases of {origin.training_patients} patients.",
         "",
         f"* Classes: {', '.join(origin.class_names) or 'none'}; structures: "
         f"{', '.join(origin.label_names.values()) or 'none'}",
         f"* Grid: {grid} voxels" + (f" of {' x '.join(f'{n:g}' for n in spacing)} mm" if spacing else ""),
         f"* SHA-256 of the checkpoint: `{checkpoint.digest}`",
         "",
-        "A sibling is a deformed and relit scan of one patient: treat it as that patient's data. It is not anonymous, "
-        "and not for diagnosis.",
+        STATEMENT,
     ]
     return "\n".join(lines)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-COMMANDS = ["demo", "check", "train", "evaluate", "generate", "compare", "reproduce", "info"]
+COMMANDS = ["demo", "check", "train", "evaluate", "generate", "compare", "reproduce", "export", "info"]
 
 
 def medgan(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -128,6 +128,15 @@ def test_check_says_what_there_is(cohort_folder: Path) -> None:
     assert "12 cases" in result.stdout
     findings = json.loads(medgan("check", cohort_folder, "--json").stdout)
     assert {"path", "code", "severity", "message"} <= set(findings[0])
+
+
+def test_export_writes_a_bundle_and_refuses_what_is_no_checkpoint(checkpoint_folder: Path, tmp_path: Path) -> None:
+    done = medgan("export", checkpoint_folder, "--output", tmp_path / "bundle")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "bundle")
+    assert (tmp_path / "bundle" / "configs" / "inference.json").is_file()
+    require_fault(medgan("export", tmp_path / "none", "--output", tmp_path / "other"), "none", "MISSING_FILE")
+    assert not (tmp_path / "other").exists()
 
 
 def test_train_info_generate_reproduce(config_file: Path, tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,21 +216,3 @@ def test_a_bundle_is_whole_or_not_there(
     with pytest.raises(InputFault, match=r"NOT_WRITABLE.*no room"):
         export_bundle(load_checkpoint(checkpoint_folder), tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_command_writes_it_and_refuses_what_is_no_checkpoint(checkpoint_folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "medgan.cli", "export"]
-    done = subprocess.run(
-        [*command, str(checkpoint_folder), "--output", str(tmp_path / "bundle")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(tmp_path / "bundle")
-    assert (tmp_path / "bundle" / INFERENCE).is_file()
-    refused = subprocess.run(
-        [*command, str(tmp_path / "none"), "--output", str(tmp_path / "other")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert refused.returncode == 2
-    assert "MISSING_FILE" in refused.stderr
-    assert not (tmp_path / "other").exists()

@@ -125,7 +125,7 @@ def describe_generator(checkpoint: Checkpoint) -> dict[str, Any]:
         "created": checkpoint.record.get("created"),
         "steps": origin.steps,
         "training_cases": len(origin.training_cases),
-        "training_patients": len({case["patient_id"] for case in origin.training_cases}),
+        "training_patients": origin.training_patients,
         "classes": list(origin.class_names),
         "labels": {str(value): name for value, name in origin.label_names.items()},
         "channels": origin.channels,

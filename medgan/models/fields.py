@@ -70,14 +70,15 @@ def displacement_field(fields: Fields, shape: Shape, squarings: int = SQUARINGS)
 
 
 def without_folds(fields: Fields, shape: Shape) -> tuple[Fields, Tensor]:
-    """Halve the velocity until the deformation has no fold; return the recipe and its displacement field.
+    """Halve each velocity until its deformation has no fold; return the recipes and their displacement fields.
 
     With the bounds of the configuration this is a guard that rarely acts; with it a positive Jacobian at every corner
     of the field's cells is no hope but a property of every volume that leaves the sampler.
     """
     displacement = displacement_field(fields, shape)
-    while bool((corner_jacobians(displacement / 2) <= 0).any()):
-        fields = replace(fields, velocity=fields.velocity / 2)
+    while bool((folded := (corner_jacobians(displacement / 2) <= 0).flatten(1).any(dim=1)).any()):
+        halves = torch.where(folded, 0.5, 1.0).to(fields.velocity)  # a row is not tamed for another's sake
+        fields = replace(fields, velocity=fields.velocity * halves.reshape(-1, 1, 1, 1, 1))
         displacement = displacement_field(fields, shape)
     return fields, displacement
 
@@ -131,18 +132,21 @@ def appearance_change(fields: Fields, unit: Tensor, positions: Tensor | None, sh
     return change if texture is None else change + texture
 
 
-def apply_on_grid(fields: Fields, unit: Tensor) -> tuple[Tensor, Tensor]:
+def apply_on_grid(fields: Fields, unit: Tensor, displacement: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Apply a recipe to volumes on the network's own grid (training).
 
     Args:
         fields: recipes of B volumes.
         unit: ``(B, C, D, H, W)`` in 0..1.
+        displacement: of the recipes, where it is known already (:func:`without_folds`).
 
     Returns:
         siblings of the same shape, and the displacement ``φ(p) − p`` at every grid voxel, ``(B, 3, D, H, W)``.
     """
     shape = (unit.shape[2], unit.shape[3], unit.shape[4])
     grid = voxel_grid(shape, unit)
-    positions = deform(fields, displacement_field(fields, shape), grid, shape)
+    if displacement is None:
+        displacement = displacement_field(fields, shape)
+    positions = deform(fields, displacement, grid, shape)
     changed = unit + appearance_change(fields, unit, None, shape)
     return sample_at(changed, positions), positions - grid

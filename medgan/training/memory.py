@@ -1,7 +1,8 @@
 """Updates that fit the memory: a batch that does not is computed in parts, whose gradients add up to its own.
 
 The mean over the batch is kept exactly. What is a mean over *some* pairs (those with a stranger, where not all have
-one), or looks at the whole batch (``model.batch_diversity``), is taken over each part.
+one), or looks at the whole batch (``model.batch_diversity``, ``training.mode_seeking_directions``), is taken over each
+part.
 """
 
 from __future__ import annotations

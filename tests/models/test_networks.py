@@ -77,6 +77,20 @@ def test_a_folding_velocity_is_halved_until_it_does_not_fold() -> None:
     assert 0 < tamed.velocity.abs().max() < wild.velocity.abs().max()
 
 
+def test_a_row_that_folds_leaves_the_others_as_they_are() -> None:
+    torch.manual_seed(0)
+    velocity = torch.randn(2, 3, 4, 6, 4) * torch.tensor([40.0, 0.2]).reshape(2, 1, 1, 1, 1)
+    nothing = torch.zeros(2, 1, 4, 6, 4)
+    tamed, displacement = without_folds(Fields(velocity, torch.zeros(2, 4, 4), nothing, nothing), SHAPE)
+    alone = [
+        without_folds(Fields(velocity[i : i + 1], torch.zeros(1, 4, 4), nothing[:1], nothing[:1]), SHAPE)
+        for i in range(2)
+    ]
+    assert torch.equal(tamed.velocity[1], velocity[1])
+    assert torch.equal(tamed.velocity, torch.cat([fields.velocity for fields, _ in alone]))
+    assert torch.allclose(displacement, torch.cat([moved for _, moved in alone]), atol=1e-5)
+
+
 def test_the_moving_average_is_halfway_after_its_halflife() -> None:
     network = torch.nn.Linear(1, 1)
     torch.nn.init.zeros_(network.weight)
