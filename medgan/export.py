@@ -103,7 +103,7 @@ def export_bundle(checkpoint: Checkpoint, output: Path) -> None:
     """
     require_output(output)
     if output.exists() and any(output.iterdir()):
-        raise InputFault(output, "NOT_EMPTY", "the folder holds files already", "name a new one")
+        raise InputFault(output, "OUTPUT_IN_USE", "the folder holds files already", "name a new one")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:

@@ -201,7 +201,7 @@ def test_the_metadata_tells_modality_and_channels(
 
 def test_a_folder_that_holds_files_is_left_alone(checkpoint_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InputFault, match="NOT_EMPTY"):
+    with pytest.raises(InputFault, match="OUTPUT_IN_USE"):
         export_bundle(load_checkpoint(checkpoint_folder), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

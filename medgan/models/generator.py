@@ -62,18 +62,25 @@ class Generator(nn.Module):
             z: ``(B, latent)`` standard normal.
             class_index: ``(B,)`` int64 in 0..classes; ``classes`` means unknown.
         """
-        config = self.config
-        style = self.mapping(z, class_index)
         half = self.encode_half(unit * 2 - 1)
         quarter = self.encode_quarter(half)
-        eighth = self.encode_eighth(quarter)
-        basis = self.basis.expand(unit.shape[0], -1, -1, -1, -1)
+        features = (half, quarter, self.encode_eighth(quarter))
+        fields = self._fields(features, self.mapping(z, class_index))
+        if not self.config.centred:
+            return fields
+        return _half_difference(fields, self._fields(features, self.mapping(-z, class_index)))
+
+    def _fields(self, features: tuple[Tensor, Tensor, Tensor], style: Tensor) -> Fields:
+        """Predict a recipe from what was read of the volume, at a half, a quarter and an eighth of its resolution."""
+        config = self.config
+        half, quarter, eighth = features
+        basis = self.basis.expand(eighth.shape[0], -1, -1, -1, -1)
         h = self.decode_eighth(torch.cat([eighth, basis], dim=1), style)
         pooled = torch.cat([h.mean(dim=(2, 3, 4)), style], dim=1)
         h = F.interpolate(h, scale_factor=2, mode="trilinear", align_corners=False)
         h = self.decode_quarter(torch.cat([h, quarter], dim=1), style)
         h = self.refine_quarter(h, style)
-        extent = torch.tensor(self.shape, dtype=torch.float32, device=unit.device).reshape(1, 3, 1, 1, 1)
+        extent = torch.tensor(self.shape, dtype=torch.float32, device=h.device).reshape(1, 3, 1, 1, 1)
         velocity = torch.tanh(self.velocity(h).float()) * config.max_velocity * extent
         gain, offset = torch.tanh(self.appearance(h).float()).chunk(2, dim=1)
         return Fields(
@@ -102,3 +109,14 @@ class Generator(nn.Module):
         up = F.interpolate(h, scale_factor=2, mode="trilinear", align_corners=False)
         t = self.texture(self.decode_half(torch.cat([up, half], dim=1), style))
         return torch.tanh(t.float()) * self.config.max_texture
+
+
+def _half_difference(a: Fields, b: Fields) -> Fields:
+    """Return half of what lies between two recipes, within the bounds that both keep."""
+    return Fields(
+        (a.velocity - b.velocity) / 2,
+        (a.generators - b.generators) / 2,
+        (a.gain - b.gain) / 2,
+        (a.offset - b.offset) / 2,
+        None if a.texture is None or b.texture is None else (a.texture - b.texture) / 2,
+    )

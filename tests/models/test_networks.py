@@ -47,6 +47,21 @@ def test_fields_stay_within_their_bounds() -> None:
     assert fields.texture is None
 
 
+@pytest.mark.parametrize("max_texture", [0.0, 0.1])
+def test_a_centred_generator_is_odd_in_the_noise(max_texture: float) -> None:
+    generator = Generator(CONFIG.model_copy(update={"centred": True, "max_texture": max_texture}), 1, 2, SHAPE)
+    with torch.no_grad():  # biases and mapping away from their start, where much is odd by chance
+        for parameter in generator.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    unit, z, index = torch.rand(2, 1, *SHAPE), torch.randn(2, 6), torch.tensor([0, 2])
+    there, back, still = (generator(unit, noise, index) for noise in (z, -z, torch.zeros_like(z)))
+    for name in ("velocity", "generators", "gain", "offset") + (("texture",) if max_texture else ()):
+        moved = getattr(there, name)
+        assert moved.abs().max() > 1e-4
+        assert torch.equal(moved, -getattr(back, name))
+        assert not getattr(still, name).any()
+
+
 def test_texture_is_there_only_when_asked_for() -> None:
     generator = Generator(CONFIG.model_copy(update={"max_texture": 0.1}), 1, 0, SHAPE)
     fields = generator(torch.rand(1, 1, *SHAPE), torch.randn(1, 6), torch.zeros(1, dtype=torch.long))
