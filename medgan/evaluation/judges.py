@@ -154,6 +154,38 @@ def judge(network: nn.Module, task: Task, images: Tensor, truths: Sequence[Tenso
     return Verdicts(scores, case_means(scores))
 
 
+@torch.no_grad()
+def describe(network: nn.Module, images: Tensor) -> Array:
+    """Return what a network of :func:`fit_judge` makes of volumes at its deepest: means over space, ``(B, features)``.
+
+    The deepest layer is the last one whose output has the fewest voxels: what the upward path of a U-Net starts from,
+    the pooled features before a classifier.
+
+    Args:
+        network: any that takes volumes and keeps them five-dimensional up to there.
+        images: ``(B, C, D, H, W)``.
+    """
+    deepest: list[Tensor] = []
+
+    def look(_: nn.Module, __: Any, output: Any) -> None:
+        if not isinstance(output, Tensor) or output.ndim != 5:
+            return
+        if not deepest or output[0, 0].numel() <= deepest[0][0, 0].numel():
+            deepest[:] = [output]
+
+    hooks = [module.register_forward_hook(look) for module in network.modules()]
+    try:
+        rows = []
+        for part in torch.split(images, BATCH):
+            deepest.clear()
+            network(part)
+            rows.append(deepest[0].mean(dim=(2, 3, 4)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return _array(torch.cat(rows))
+
+
 def case_means(scores: Array) -> Array:
     """Return the mean over the last axis, of what is a number; NaN where nothing is."""
     found = np.isfinite(scores)

@@ -179,6 +179,15 @@ def agreement(report: Mapping[str, Any]) -> Row:
         ]
         rows += [
             row(
+                f"… {DISTANCES[name][0]} in what the networks see",
+                "Siblings, and beside them their own sources (the floor), against held-out volumes, in the networks' "
+                "deepest features. Lower is nearer.",
+                *(interval(distance[column]) for column in ("siblings", "real", "difference")),
+            )
+            for name, distance in (figures["fidelity"] or {}).items()
+        ]
+        rows += [
+            row(
                 f"… {part['name']}",
                 "" if part["readable"] else "Not found in real volumes either: left out of the mean.",
                 number(part["siblings"]),

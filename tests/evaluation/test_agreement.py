@@ -19,6 +19,7 @@ from medgan.evaluation.agreement import (
     measure_agreement,
     tasks_for,
 )
+from medgan.evaluation.intervals import Array
 from medgan.evaluation.judges import Task, Verdicts, fit_judge, judge
 from medgan.evaluation.real import Real
 from medgan.evaluation.siblings import OnGrid, make_sibling
@@ -56,6 +57,7 @@ def test_a_network_fitted_to_masks_finds_them_in_the_siblings_of_the_identity_as
     assert abs(figures["difference_to_sources"]["value"]) < 0.1
     assert figures["parts"][0]["name"] == "ball"
     assert figures["sources"] == 8
+    assert figures["fidelity"] is None  # two patients of a fold are too few
 
     def elsewhere(sampler: Sampler, source: Prepared, index: int, seed: int, strength: float) -> OnGrid:
         made = make_sibling(sampler, source, index, seed, strength)
@@ -104,8 +106,13 @@ def test_no_patient_is_judged_by_a_network_that_knows_the_patient(
         judged.extend(shown)
         return Verdicts(np.ones((len(images), 2)), np.ones(len(images)))
 
+    def look(network: set[int], images: Tensor) -> Array:
+        assert not {round(float(image.mean())) for image in images} & network
+        return images.flatten(1)[:, :3].double().numpy()
+
     monkeypatch.setattr(agreement, "fit_judge", fit)
     monkeypatch.setattr(agreement, "judge", ask)
+    monkeypatch.setattr(agreement, "describe", look)
     found = measure_agreement(CLASSES, identity, real, siblings=3, steps=1, seed=0)
     assert set(range(8)) <= set(judged)
     assert {100, 101, 102, 103} <= set(judged)
@@ -205,6 +212,7 @@ def test_what_is_not_found_in_real_volumes_does_not_count(
 
     monkeypatch.setattr(agreement, "fit_judge", lambda *_, **__: None)
     monkeypatch.setattr(agreement, "judge", ask)
+    monkeypatch.setattr(agreement, "describe", lambda _, images: np.zeros((len(images), 2)))
     real = Real(balls(8, 0), balls(4, 100))
     figures = measured(task, identity, real, 1)
     assert figures["able"]
@@ -224,6 +232,7 @@ def test_classes_told_by_chance_are_no_judgement(
 
     monkeypatch.setattr(agreement, "fit_judge", lambda *_, **__: None)
     monkeypatch.setattr(agreement, "judge", always_small)
+    monkeypatch.setattr(agreement, "describe", lambda _, images: np.zeros((len(images), 2)))
     figures = measured(CLASSES, identity, Real(balls(8, 0), balls(6, 100)), 1)
     assert figures["real"]["value"] == 0.5
     assert not figures["able"]
