@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from medgan.comparison.arms import is_check, is_reference
 from medgan.comparison.design import expand_arms
+from medgan.comparison.power import seeds_needed
 from medgan.config import Config, describe, load_config
 from medgan.errors import InputFault
 
@@ -35,6 +37,15 @@ def test_shipped_configurations_are_valid(name: str) -> None:
 
 def test_all_shipped_configurations_are_tested() -> None:
     assert {p.stem for p in CONFIGS.glob("*.yaml")} == set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in CONFIGS.glob("*_study.yaml")))
+def test_a_shipped_study_has_the_seeds_that_a_verdict_needs(name: str) -> None:
+    compare = load_config(CONFIGS / f"{name}.yaml").compare
+    arms = expand_arms(compare)
+    baseline = next(arm for arm in arms if arm.name == compare.baseline)
+    compared = [arm for arm in arms if arm != baseline and not is_reference(arm) and not is_check(arm, baseline)]
+    assert compare.seeds >= seeds_needed(len(compared))
 
 
 def test_overrides_are_typed(file: Path) -> None:

@@ -10,7 +10,7 @@ from medgan.comparison.design import Cell, all_cells, redrawn_in_words
 from medgan.comparison.engines import default_workers
 from medgan.comparison.execution import execute
 from medgan.comparison.material import Material
-from medgan.comparison.plan import make_plan
+from medgan.comparison.plan import make_plan, warn_of_few_seeds
 from medgan.comparison.summary import REFERENCE
 from medgan.comparison.teachers import teacher_of
 from medgan.config import Config
@@ -28,6 +28,7 @@ def describe(config: Config, *, workers: int | None = None) -> str:
     cells = all_cells(config, list(material.arms.values()))
     number = workers or default_workers(config)
     plan = make_plan(material)
+    warn_of_few_seeds(material)
     redrawn = redrawn_in_words(plan["compare"])
     lines = [
         f"{config.name}: {plan['task']}, {plan['metric']}, baseline {config.compare.baseline}",

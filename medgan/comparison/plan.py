@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from medgan.checkpoint import Checkpoint, make_output, write_atomically
-from medgan.comparison.arms import Arm, is_reference
+from medgan.comparison.arms import Arm, is_check, is_reference
 from medgan.comparison.material import PARTS, Material, digest_of, versions
+from medgan.comparison.power import seeds_needed
 from medgan.comparison.results import PLAN, RUNS_FOLDER
 from medgan.comparison.scoring import Task
 from medgan.comparison.statistics import SEEDS_FOR_A_VERDICT
 from medgan.data.cohort import Case
 from medgan.data.loaders import Prepared
 from medgan.errors import InputFault
+
+logger = logging.getLogger(__name__)
 
 PLAN_FORMAT = 2
 # What an arm that is added later may change; everything else is another study.
@@ -110,6 +114,29 @@ def freeze(plan: dict[str, Any], output: Path) -> tuple[str, dict[str, Any]]:
     make_output(output)
     _write(path, {"sha256": digest, "plan": plan, "earlier": []})
     return digest, plan
+
+
+def checks(material: Material) -> frozenset[str]:
+    """Return the names of the arms that check the study's machinery and are no comparison."""
+    baseline = material.arms[material.config.compare.baseline]
+    return frozenset(name for name, arm in material.arms.items() if is_check(arm, baseline))
+
+
+def warn_of_few_seeds(material: Material, added: Collection[str] = ()) -> None:
+    """Say so where no verdict is possible, however large a difference is.
+
+    Args:
+        material: of the study.
+        added: arms that were added to a frozen plan.
+    """
+    compare = material.config.compare
+    comparisons = len(set(material.arms) - {compare.baseline, *material.references, *added} - checks(material))
+    needed = seeds_needed(max(comparisons, 1))
+    if compare.splits == 1 and compare.seeds < needed:
+        logger.warning(
+            "compare.seeds is %d: with %d comparisons no difference can be shown under %d seeds, however large",
+            compare.seeds, comparisons, needed,
+        )  # fmt: skip
 
 
 def _write(path: Path, tree: dict[str, Any]) -> None:

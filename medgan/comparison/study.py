@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any
 
 from medgan.checkpoint import Checkpoint
-from medgan.comparison.arms import is_check
 from medgan.comparison.design import Cell, all_cells
 from medgan.comparison.engines import EngineName, run_cells
 from medgan.comparison.execution import Outcome
@@ -19,8 +18,7 @@ from medgan.comparison.gallery import PREDICTIONS, save_gallery, save_prediction
 from medgan.comparison.gap_table import GAP_COLUMNS, GapRow, gap_rows
 from medgan.comparison.live import LiveTable
 from medgan.comparison.material import Material
-from medgan.comparison.plan import freeze, make_plan
-from medgan.comparison.power import seeds_needed
+from medgan.comparison.plan import checks, freeze, make_plan, warn_of_few_seeds
 from medgan.comparison.recording import CellRecorder, StudyRecorder
 from medgan.comparison.report import write_report
 from medgan.comparison.results import (
@@ -96,8 +94,7 @@ def compare(
     tracker = open_tracker(config.tracking) if tracker is None else tracker
     cells = all_cells(config, list(material.arms.values()))
     added = {arm["name"] for arm in plan["arms"] if arm["exploratory"]}
-    compared = set(material.arms) - {config.compare.baseline, *material.references} - _checks(material) - added
-    _warn_of_few_seeds(config, len(compared))
+    warn_of_few_seeds(material, added)
     with StudyRecorder(tracker, plan, digest) as recorder:
         records, failed, reused = _run_all(material, cells, output, recorder, engine, workers)
         runs = _arranged(records, list(material.arms))
@@ -115,15 +112,6 @@ def compare(
     if lost:
         raise TrainingFailure(f"{output}: FAILED_RUNS: every run of {', '.join(sorted(lost))} failed, see runs.csv")
     return StudyResult(output, tuple(summary), runs, tuple(failed), reused, tuple(gaps))
-
-
-def _warn_of_few_seeds(config: Config, comparisons: int) -> None:
-    needed = seeds_needed(max(comparisons, 1))
-    if config.compare.splits == 1 and config.compare.seeds < needed:
-        logger.warning(
-            "compare.seeds is %d: with %d comparisons no difference can be shown under %d seeds, however large",
-            config.compare.seeds, comparisons, needed,
-        )  # fmt: skip
 
 
 def _run_all(
@@ -236,11 +224,6 @@ def _arranged(records: Sequence[RunRecord], arms: Sequence[str]) -> dict[int, di
     return runs
 
 
-def _checks(material: Material) -> frozenset[str]:
-    baseline = material.arms[material.config.compare.baseline]
-    return frozenset(name for name, arm in material.arms.items() if is_check(arm, baseline))
-
-
 def _summarise(material: Material, runs: Runs, plan: Mapping[str, Any]) -> tuple[list[SummaryRow], list[GapRow]]:
     exploratory = frozenset(arm["name"] for arm in plan["arms"] if arm["exploratory"])
     rows: list[SummaryRow] = []
@@ -255,7 +238,7 @@ def _summarise(material: Material, runs: Runs, plan: Mapping[str, Any]) -> tuple
             labelled,
             ratio,
             exploratory,
-            _checks(material),
+            checks(material),
             frozenset(material.references),
         )
         rows += summarise(of_arms, question)

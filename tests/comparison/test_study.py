@@ -407,6 +407,13 @@ def test_a_dry_run_says_what_it_will_cost_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_warns_of_too_few_seeds_as_the_study_does(
+    config: Callable[..., Config], caplog: pytest.LogCaptureFixture
+) -> None:
+    describe(config(), workers=1)
+    assert "compare.seeds is 2: with 1 comparisons no difference can be shown under 6 seeds" in caplog.text
+
+
 def test_fits_are_counted_once_and_apart(config: Callable[..., Config]) -> None:
     words = describe(config(arms=["classical", "classical+atlas"], baseline="classical"), workers=1)
     assert "fitting scans to scans: about" in words
