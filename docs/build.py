@@ -8,7 +8,7 @@ HEAD = """# Configuration
 
 One YAML file holds a domain's data, preprocessing, networks, training and study; `medgan train` and `medgan compare`
 read the same file. Any key can be changed on the command line: `training.steps=500`. An unknown key is refused with
-the nearest known one. This page is made by `make docs`.
+the nearest known one. `[]` stands for an item of a list. This page is made by `make docs`.
 
 | key | default | meaning |
 | --- | --- | --- |

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from medgan.errors import InputFault
 
@@ -431,41 +433,123 @@ def _apply_override(path: Path, tree: dict[str, Any], override: str) -> None:
 
 
 def _first_fault(error: ValidationError, source: str | Path) -> InputFault:
-    detail = error.errors(include_url=False)[0]
-    location = detail["loc"]
-    dotted = ".".join(str(part) for part in location) or "configuration"
+    # A key that is not known comes before what its lack leaves missing.
+    details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
+    detail = _meant(details)
+    location = _without_branches(detail["loc"])
+    dotted = ".".join(map(str, location)) or "configuration"
     value = detail.get("input")
     if detail["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(dotted, _known_keys(Config), n=1, cutoff=0.0)
+        deeper, value = _only_key(value)
+        dotted = ".".join([dotted, *deeper])
         return InputFault(
             source,
             "CONFIG_UNKNOWN_KEY",
             f"{dotted} is not a known key (value {value!r})",
-            f"did you mean {nearest[0]}?",
+            f"did you mean {_nearest(dotted, location)}?",
         )
     message = detail["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(value, dict | BaseModel) else f" (value {value!r})"
+    # What a check of a whole section says begins with the key that is at fault.
+    named = message.partition(" must ")[0] if detail["type"] == "value_error" else ""
+    if ".".join([*map(str, location), named]) in _known_keys(Config):
+        dotted, message = ".".join([*map(str, location), named]), message.removeprefix(f"{named} ")
     hint = f"change {dotted} in the file or on the command line"
     return InputFault(source, "CONFIG_VALUE", f"{dotted}: {message}{shown}", hint)
+
+
+def _meant(details: Sequence[ErrorDetails]) -> ErrorDetails:
+    """Return the first error, of a value that may be a text or a section that of what it is."""
+    first = _without_branches(details[0]["loc"])
+    for detail in details:
+        wrong_kind = detail["type"] == "string_type" and isinstance(detail.get("input"), dict)
+        if not wrong_kind and _without_branches(detail["loc"])[: len(first)] == first:
+            return detail
+    return details[0]
+
+
+def _without_branches(location: Sequence[int | str]) -> list[int | str]:
+    """Return where an error is without the names that pydantic gives to the members of a union."""
+    kept: list[int | str] = []
+    inside: Any = Config
+    for part in location:
+        if part in _branches(inside):
+            continue
+        kept.append(part)
+        inside = _inside(inside, part)
+    return kept
+
+
+def _branches(annotation: Any) -> set[str]:
+    """Return the names of a union's members in pydantic's locations; none for what is no union of several."""
+    members = [member for member in typing.get_args(annotation) if member is not type(None)]
+    is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    return {getattr(member, "__name__", "") for member in members} if is_union and len(members) > 1 else set()
+
+
+def _inside(annotation: Any, part: int | str) -> Any:
+    """Return the type of a section's key or of a sequence's item; ``None`` where there is none to know."""
+    if isinstance(part, int):
+        return next(iter(typing.get_args(annotation)), None)
+    field = next((s.model_fields[part] for s in _sections(annotation) if part in s.model_fields), None)
+    return None if field is None else field.annotation
+
+
+def _only_key(value: Any) -> tuple[list[str], Any]:
+    """Return the rest of the dotted path to a value that stands alone in mappings, and the value."""
+    path: list[str] = []
+    while isinstance(value, dict) and len(value) == 1:
+        key, value = next(iter(value.items()))
+        path.append(str(key))
+    return path, value
+
+
+def _nearest(dotted: str, location: Sequence[int | str]) -> str:
+    """Return the known key that is most like an unknown one: of its own section, where one there is like it."""
+    numbered = [str(part) for part in location]
+    plain = ["[]" if isinstance(part, int) else str(part) for part in location]
+    section = ".".join(plain[:-1]).replace(".[]", "[]")
+    known = _known_keys(Config)
+    beside = [key.rpartition(".")[2] for key in known if section and key.rpartition(".")[0] == section]
+    near = difflib.get_close_matches(plain[-1], beside, n=1)
+    if near:
+        return ".".join([*numbered[:-1], near[0]])
+    return difflib.get_close_matches(dotted, known, n=1, cutoff=0.0)[0]
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """Return the sections that a field can hold: itself, or members of a union."""
+    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return [section for member in typing.get_args(annotation) for section in _sections(member)]
+    return []
+
+
+def _inner(field: FieldInfo) -> list[tuple[str, type[BaseModel]]]:
+    """Return the sections under a key, each with what stands between: ``.``, or ``[].`` for the items of a list."""
+    found = [(".", section) for section in _sections(field.annotation)]
+    if typing.get_origin(field.annotation) is tuple:
+        found += [("[].", section) for item in typing.get_args(field.annotation) for section in _sections(item)]
+    return found
 
 
 def _known_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, field in section.model_fields.items():
         keys.append(prefix + name)
-        inner = field.annotation
-        if isinstance(inner, type) and not isinstance(inner, types.GenericAlias) and issubclass(inner, BaseModel):
-            keys += _known_keys(inner, f"{prefix}{name}.")
+        for between, inner in _inner(field):
+            keys += _known_keys(inner, f"{prefix}{name}{between}")
     return keys
 
 
 def describe(section: type[BaseModel] = Config, prefix: str = "") -> list[tuple[str, str, str]]:
-    """List every key as (dotted key, default, meaning), for the documentation."""
+    """List every key as (dotted key, default, meaning), for the documentation; ``[]`` stands for an item of a list."""
     rows: list[tuple[str, str, str]] = []
     for name, field in section.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and typing.get_origin(inner) is None and issubclass(inner, BaseModel):
-            rows += describe(inner, f"{prefix}{name}.")
-        else:
-            rows.append((prefix + name, str(field.default), field.description or ""))
+        if field.annotation not in _sections(field.annotation):
+            default = "required" if field.is_required() else str(field.default)
+            rows.append((prefix + name, default, field.description or ""))
+        for between, inner in _inner(field):
+            rows += describe(inner, f"{prefix}{name}{between}")
     return rows

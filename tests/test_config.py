@@ -63,6 +63,19 @@ def test_overrides_are_typed(file: Path) -> None:
     [
         ("training.stpes=5", "CONFIG_UNKNOWN_KEY", "did you mean training.steps?"),
         ("trainnig.steps=5", "CONFIG_UNKNOWN_KEY", "did you mean training"),
+        ("traning.steps=5", "CONFIG_UNKNOWN_KEY", "traning.steps is not a known key (value 5)"),
+        ("traning={steps: 5, batch: 2}", "CONFIG_UNKNOWN_KEY", "did you mean training?"),
+        ("compare.test.rot=/x", "CONFIG_UNKNOWN_KEY", "compare.test.rot is not a known key"),
+        ("compare.test.rot=/x", "CONFIG_UNKNOWN_KEY", "did you mean compare.test.root?"),
+        ("compare.network.nme=UNet", "CONFIG_UNKNOWN_KEY", "did you mean compare.network.name?"),
+        ("compare.preprocess.shpe=1", "CONFIG_UNKNOWN_KEY", "did you mean compare.preprocess.shape?"),
+        ("compare.preprocess.intensity.knd=x", "CONFIG_UNKNOWN_KEY", "did you mean compare.preprocess.intensity.kind?"),
+        ("compare.arms=[classical, {name: a, uze: gan}]", "CONFIG_UNKNOWN_KEY", ": compare.arms.1.uze is not a"),
+        ("compare.arms=[classical, {name: a, uze: gan}]", "CONFIG_UNKNOWN_KEY", "did you mean compare.arms.1.use?"),
+        ("compare.arms=[classical, {name: a, strength: 5}]", "CONFIG_VALUE", ": compare.arms.1.strength: "),
+        ("compare.arms=[classical, {use: gan}]", "CONFIG_VALUE", "compare.arms.1.name: Field required"),
+        ("compare.arms=[classical, 5]", "CONFIG_VALUE", ": compare.arms.1: Input should be a valid string (value 5)"),
+        ("compare.baseline=foo", "CONFIG_VALUE", "change compare.baseline in the file"),
         ("training.steps=0", "CONFIG_VALUE", "(value 0)"),
         ("training.steps=many", "CONFIG_VALUE", "(value 'many')"),
         ("training.augment=1.5", "CONFIG_VALUE", "training.augment"),
@@ -74,7 +87,7 @@ def test_overrides_are_typed(file: Path) -> None:
         ("model.max_offset=0.24", "CONFIG_VALUE", "dark could become brighter"),
         ("training.betas=[2, 3]", "CONFIG_VALUE", "training.betas"),
         ("name=2024-13-45", "CONFIG_OVERRIDE", "no YAML"),
-        ("data.test=0.9", "CONFIG_VALUE", "below 1"),
+        ("data.test=0.9", "CONFIG_VALUE", "data: validation + test must be below 1"),
         ("compare.arms=[gan]", "CONFIG_VALUE", "baseline"),
         ("training.steps", "CONFIG_OVERRIDE", "KEY=VALUE"),
         ("name.inner=1", "CONFIG_OVERRIDE", "holds a value"),
@@ -121,3 +134,10 @@ def test_every_key_is_described() -> None:
     rows = describe()
     assert len(rows) > 60
     assert all(meaning for _, _, meaning in rows)
+
+
+def test_the_keys_of_optional_sections_and_of_an_arm_are_described_too() -> None:
+    rows = {key: default for key, default, _ in describe()}
+    inner = ("compare.arms[].use", "compare.network.arguments", "compare.test.class_key", "compare.preprocess.shape")
+    assert rows.keys() >= {"compare.arms", "compare.test", "compare.network", "compare.preprocess", *inner}
+    assert (rows["compare.test"], rows["compare.test.root"]) == ("None", "required")
