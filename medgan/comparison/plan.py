@@ -15,7 +15,7 @@ from medgan.checkpoint import Checkpoint, make_output, write_atomically
 from medgan.comparison.arms import Arm, is_check, is_reference
 from medgan.comparison.material import PARTS, Material, digest_of, versions
 from medgan.comparison.power import seeds_needed
-from medgan.comparison.results import PLAN, RUNS_FOLDER
+from medgan.comparison.results import PLAN
 from medgan.comparison.scoring import Task
 from medgan.comparison.statistics import SEEDS_FOR_A_VERDICT
 from medgan.data.cohort import Case
@@ -78,6 +78,19 @@ def make_plan(material: Material) -> dict[str, Any]:
     }
 
 
+def require_own_folder(output: Path) -> None:
+    """Refuse a folder that something else than a study filled.
+
+    Raises:
+        InputFault: there are files, but no plan, which is the first that a study writes.
+    """
+    if not output.is_dir() or (output / PLAN).exists():
+        return
+    # Of a start that was interrupted while it wrote the plan, a temporary file may be left.
+    if any(not (path.name.startswith(".") and path.name.endswith(".tmp")) for path in output.iterdir()):
+        raise InputFault(output, "OUTPUT_IN_USE", f"the folder holds files, but no {PLAN} of a study", "name a new one")
+
+
 def freeze(plan: dict[str, Any], output: Path) -> tuple[str, dict[str, Any]]:
     """Write ``plan.json``; return the plan's SHA-256 and the plan as it stands.
 
@@ -109,8 +122,7 @@ def freeze(plan: dict[str, Any], output: Path) -> tuple[str, dict[str, Any]]:
         digest = digest_of(_decisive(amended))
         _write(path, {"sha256": digest, "plan": amended, "earlier": [*frozen.get("earlier", []), frozen["sha256"]]})
         return digest, amended
-    if (output / RUNS_FOLDER).exists():
-        raise InputFault(output, "OUTPUT_IN_USE", f"the folder holds {RUNS_FOLDER}/ but no {PLAN}", remedy)
+    require_own_folder(output)
     make_output(output)
     _write(path, {"sha256": digest, "plan": plan, "earlier": []})
     return digest, plan

@@ -144,11 +144,6 @@ class StudyRecorder:
                 child.on_step(point.step, {f"validation/{point.metric}": point.value})
             child.result(headline, seconds, teacher_seconds)
 
-    def record_failure(self, cell: Cell, reason: str) -> None:
-        """Record a training that failed elsewhere, e.g. in another process, or before."""
-        with self.child(cell) as child:
-            child.fail(reason)
-
     def finish(self, output: Path, generators: Mapping[str, Checkpoint] | None = None) -> dict[str, str]:
         """Record the verdict, tables, figures and report of the finished study, and register its generators.
 

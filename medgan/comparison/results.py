@@ -90,13 +90,14 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class FailedRun:
-    """A run that did not come to its end, and why."""
+    """A run that did not come to its end, and why: in words, and as a short code that names nobody and no path."""
 
     arm: str
     labelled: int
     fold: int
     seed: int
     error: str
+    code: str
 
 
 def run_file(arm: str, labelled: int, fold: int, seed: int) -> str:

@@ -18,7 +18,7 @@ from medgan.comparison.gallery import PREDICTIONS, save_gallery, save_prediction
 from medgan.comparison.gap_table import GAP_COLUMNS, GapRow, gap_rows
 from medgan.comparison.live import LiveTable
 from medgan.comparison.material import Material
-from medgan.comparison.plan import checks, freeze, make_plan, warn_of_few_seeds
+from medgan.comparison.plan import checks, freeze, make_plan, require_own_folder, warn_of_few_seeds
 from medgan.comparison.recording import CellRecorder, StudyRecorder
 from medgan.comparison.report import write_report
 from medgan.comparison.results import (
@@ -86,9 +86,10 @@ def compare(
         workers: how many at a time.
 
     Raises:
-        InputFault: the data or a generator do not allow the study, or the folder holds another one.
+        InputFault: the data or a generator do not allow the study, or the folder holds another one or something else.
         TrainingFailure: every run of an arm failed, or a process died; finished runs are kept.
     """
+    require_own_folder(output)
     material = Material(config, teachers=Teachers(output / TEACHERS))
     digest, plan = freeze(make_plan(material), output)
     tracker = open_tracker(config.tracking) if tracker is None else tracker
@@ -164,7 +165,7 @@ def _run_all(
                     table.finish(cell, record.headline.get(metric))
                 else:
                     failed.append(outcome)
-                    open_runs.of(cell).fail("NOT_FINITE")
+                    open_runs.of(cell).fail(outcome.code)
                     table.finish(cell, None)
                     logger.warning("%s, seed %d: %s", cell.arm, cell.seed, outcome.error)
                 open_runs.close(cell)

@@ -112,7 +112,8 @@ def finished(
             first.result({"dice": 0.7}, 3.0)
             second.result({"dice": 0.8, "hd95": 2.0}, 4.0, teacher_seconds=1.0)
         study.record_again(Cell(0, 0, 0, "classical"), {"dice": 0.75}, [CurvePoint(20, "dice", 0.6)], 2.0)
-        study.record_failure(Cell(0, 0, 1, "classical"), "NOT_FINITE")
+        with study.child(Cell(0, 0, 1, "classical")) as failing:
+            failing.fail("NOT_FINITE")
         registered = study.finish(output, {"dagan": checkpoint})
     runs = client.search_runs([tracker.experiment_id])
     parent = next(run for run in runs if run.info.run_id == study.run.run_id)

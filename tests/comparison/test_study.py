@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from cubes import PATIENTS, study_tree, write_cohort
+from mlflow import MlflowClient
 
 from medgan import cli
 from medgan.checkpoint import Origin, save_checkpoint
@@ -23,13 +24,14 @@ from medgan.comparison import execution, study
 from medgan.comparison.cost import describe
 from medgan.comparison.engines import attempts
 from medgan.comparison.metrics import METRICS
+from medgan.comparison.plan import require_own_folder
 from medgan.comparison.report import write_report
 from medgan.comparison.results import load_run, read_runs, read_table
 from medgan.comparison.teachers import Teachers
 from medgan.config import Config, parse_config
 from medgan.data.cohort import open_cohort
 from medgan.data.split import Split, content_hash, split_cohort
-from medgan.errors import InputFault
+from medgan.errors import InputFault, TrainingFailure
 from medgan.models.generator import Generator
 from medgan.tracking import MLflowTracker, NoTracker
 
@@ -166,6 +168,25 @@ def test_finished_runs_are_not_run_again(
     assert sorted(trained) == ["classical", "none"]
     assert again.reused == 2
     assert (finished.output / "results.csv").read_bytes() == results
+
+
+def test_a_failed_run_is_tracked_with_the_code_of_its_own_failure(
+    config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = attempts.execute
+    failures = {"none": torch.OutOfMemoryError("CUDA out of memory"), "classical": TrainingFailure("loss became nan")}
+
+    def failing(material: Any, cell: Any, *rest: Any) -> Any:
+        if cell.seed == 1:
+            raise failures[cell.arm]
+        return run(material, cell, *rest)
+
+    monkeypatch.setattr(attempts, "execute", failing)
+    store = MLflowTracker(f"sqlite:///{tmp_path}/mlflow.db", "failures")
+    assert len(compare(config(), tmp_path / "out", store).failed) == 2
+    runs = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_runs([store.experiment_id])
+    said = {r.data.tags["medgan.arm"]: r.data.tags["medgan.error"] for r in runs if r.info.status == "FAILED"}
+    assert said == {"none": "OUT_OF_MEMORY", "classical": "NOT_FINITE"}
 
 
 def test_runs_in_processes_of_their_own_give_the_same_figures(
@@ -478,6 +499,21 @@ def test_another_plan_is_refused_the_folder(finished: study.StudyResult, config:
     with pytest.raises(InputFault, match=r"OUTPUT_IN_USE.*compare"):
         compare(config(steps=5), finished.output, NoTracker())
     assert json.loads((finished.output / "plan.json").read_text())["plan"]["compare"]["steps"] == 4
+
+
+def test_a_folder_that_something_else_filled_is_refused_before_anything_is_read(
+    config: Callable[..., Config], tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputFault, match="OUTPUT_IN_USE"):
+        compare(config({"root": str(tmp_path / "no cohort")}), tmp_path, NoTracker())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_start_that_was_interrupted_while_it_wrote_its_plan_does_not_bar_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".plan.json.123.tmp").write_text("{")
+    require_own_folder(tmp_path)
+    require_own_folder(tmp_path / "new")
 
 
 @pytest.mark.parametrize("met", ["patient_id", "case_id", "content_sha256"])

@@ -25,9 +25,10 @@ def attempt(material: Material, cell: Cell, key: str, on_step: Progress) -> Outc
 
     try:
         return execute(material, cell, key, report)
-    except TrainingFailure as error:
-        reason = " ".join(str(error).split())
+    except TrainingFailure as error:  # a loss that is no number: the only failure that a run's training raises
+        code, reason = "NOT_FINITE", " ".join(str(error).split())
     except torch.OutOfMemoryError as error:
         # Not halved as a generator's batch is: every arm is to see the same batches.
+        code = "OUT_OF_MEMORY"
         reason = f"{' '.join(str(error).split())[:200]}; lower compare.batch or compare.width, in a new folder"
-    return FailedRun(cell.arm, cell.labelled, cell.fold, cell.seed, reason)
+    return FailedRun(cell.arm, cell.labelled, cell.fold, cell.seed, reason, code)
