@@ -141,7 +141,9 @@ def test_a_run_again_gives_the_same_bytes(trained: Path, cohort_folder: Path, tm
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_weaker_siblings_move_less(trained: Path, cohort_folder: Path, tmp_path: Path) -> None:
+def test_weaker_siblings_move_less_and_the_page_says_how_strong_they_are(
+    trained: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
     whole, half = (
         evaluate(trained, cohort_folder, tmp_path / str(s), siblings=2, limit=4, task_steps=0, strength=s)
         for s in (1.0, 0.5)
@@ -149,6 +151,11 @@ def test_weaker_siblings_move_less(trained: Path, cohort_folder: Path, tmp_path:
     assert half["settings"]["strength"] == 0.5
     assert half["diversity"]["shape_spread"]["value"] < 0.8 * whole["diversity"]["shape_spread"]["value"]
     assert half["preservation"]["jacobian_min"]["min"] > whole["preservation"]["jacobian_min"]["min"]
+    page = (tmp_path / "0.5" / "report.html").read_text()
+    top, bottom = page.index("Not anonymous"), page.index("How this was made")
+    for words in ("it made 2 siblings of each", "siblings at strength 0.5", "with seed 0"):
+        assert words in page[:top]
+    assert "<code>medgan generate --seed 0 --strength 0.5</code> makes the same siblings" in page[bottom:]
 
 
 def test_too_few_cases_for_a_feature_space_leave_its_figures_out(
