@@ -112,6 +112,8 @@ def _against_held_out(report: dict[str, Any], measured: Measured, real: Real, se
         "neighbourhoods": neighbourhood_figures(raw, real, seed),
     }
     distances = privacy_figures.Distances.of(space)
+    linkage = report["privacy"]["linkage"]
+    report["privacy"]["linkage"] = privacy_figures.linkage_in_features(linkage, distances, real, seed)
     report["privacy"] |= privacy_figures.closeness(distances, real, seed)
     spaces = {
         "voxels": privacy_figures.voxel_distances(measured),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -50,15 +52,26 @@ def copies(nearest: Array, held_out_nearest: Array) -> NDArray[np.bool_]:
     return found
 
 
-def linked(nearest_index: NDArray[np.int64], source_index: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which siblings' nearest real volume is their own source.
+def linked(nearest_index: NDArray[np.int64], patients: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which siblings' nearest real volume is of their own patient: their source, or another scan.
 
     Args:
-        nearest_index: ``(N, n)`` index of the nearest real volume of each sibling.
-        source_index: ``(N,)`` index of the source of each row.
+        nearest_index: ``(N, n)`` index of the nearest source of each sibling of each source.
+        patients: of the N sources.
     """
-    found: NDArray[np.bool_] = nearest_index == source_index[:, None]
+    names = np.asarray(patients)
+    found: NDArray[np.bool_] = names[nearest_index] == names[:, None]
     return found
+
+
+def chance_of_link(patients: Sequence[str]) -> float:
+    """Return the share :func:`linked` of siblings whose nearest source is anyone's: 1 / P of P patients with one scan.
+
+    Args:
+        patients: of the sources; of one with more scans more siblings are made, and chance names that one more often.
+    """
+    _, scans = np.unique(np.asarray(patients), return_counts=True)
+    return float(np.square(scans / scans.sum()).sum())
 
 
 def closer_to_training(to_training: Array, to_held_out: Array) -> NDArray[np.bool_]:
@@ -75,15 +88,19 @@ def closer_to_training(to_training: Array, to_held_out: Array) -> NDArray[np.boo
     return found
 
 
-def neighbour_ratios(to_training: Array) -> Array:
-    """Return, for K volumes, the distance to the nearest training record over that to the second nearest.
+def neighbour_ratios(to_training: Array, patients: Sequence[str]) -> Array:
+    """Return, for K volumes, the distance to the nearest training patient over that to the second nearest.
 
-    Near 0, one record stands out as the volume's own; near 1, none does. Two records at distance 0 cannot be told
-    apart: the ratio is 1.
+    Near 0, one patient stands out as the volume's own; near 1, none does. A patient is as near as the nearest of the
+    patient's records: two scans of one patient lie close together, and would hide that the patient stands out. Two
+    patients at distance 0 cannot be told apart: the ratio is 1.
 
     Args:
-        to_training: ``(N, K)`` distances of at least 2 records to the volumes; K may be several axes.
+        to_training: ``(N, K)`` distances of records to the volumes; K may be several axes.
+        patients: of the N records, at least 2 different ones.
     """
-    nearest, second = np.partition(to_training, 1, axis=0)[:2]
+    names = np.asarray(patients)
+    of_patients = np.stack([to_training[names == name].min(axis=0) for name in np.unique(names)])
+    nearest, second = np.partition(of_patients, 1, axis=0)[:2]
     ratios: Array = np.divide(nearest, second, out=np.ones(nearest.shape), where=second > 0)
     return ratios

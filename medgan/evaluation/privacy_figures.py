@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from medgan.data.loaders import stack_images
@@ -33,12 +34,22 @@ SPLITS = 100  # of the members into halves
 
 
 def linkage(measured: Measured, real: Real, seed: int) -> dict[str, Any]:
-    """Return how often a sibling leads back to its source, and the places of the figures to come."""
-    rows = np.arange(len(real.sources))
-    own = privacy.linked(measured.nearest, rows)
+    """Return how often a sibling leads back to its patient, and the places of the figures to come.
+
+    ``share`` is the larger of the shares by the correlation of ``voxels`` and by the distance in the space of
+    ``features`` (see :func:`closeness`), and ``by`` says which it is.
+    """
+    patients = patients_of(real.sources)
+    share = mean_figure(privacy.linked(measured.nearest, patients), patients, seed)
     return {
         "pooling": privacy.pooling_factor(tuple(real.sources[0].image.shape[1:])),
-        "linkage": {"share": mean_figure(own, patients_of(real.sources), seed), "chance": 1 / len(rows)},
+        "linkage": {
+            "share": share,
+            "by": "voxels",
+            "chance": privacy.chance_of_link(patients),
+            "voxels": share,
+            "features": None,
+        },
         "nearest_correlation": distribution(measured.correlation),
         "copies": None,
         "closest_record": None,
@@ -100,6 +111,19 @@ class Distances:
         )
 
 
+def linkage_in_features(linkage: Mapping[str, Any], distances: Distances, real: Real, seed: int) -> dict[str, Any]:
+    """Return the figures of a linkage with that in the feature space among them: an attacker takes what works better.
+
+    Args:
+        linkage: by voxels, from :func:`linkage`.
+        distances, real, seed: as in :func:`closeness`.
+    """
+    patients = patients_of(real.training)
+    share = mean_figure(privacy.linked(distances.training.argmin(axis=0), patients), patients, seed)
+    better = share["value"] > linkage["voxels"]["value"]
+    return {**linkage, "features": share} | ({"share": share, "by": "features"} if better else {})
+
+
 def closeness(distances: Distances, real: Real, seed: int) -> dict[str, Any]:
     """Return how close siblings come to training records, by distances to the closest ones.
 
@@ -108,16 +132,17 @@ def closeness(distances: Distances, real: Real, seed: int) -> dict[str, Any]:
         real: the cases, for their patients.
         seed: of the resamples.
     """
+    patients = patients_of(real.training)
     closer = privacy.closer_to_training(distances.training, distances.held_out)
     training, held_out = distances.between.shape
     return {
         "closest_record": {
-            "share": mean_figure(closer, patients_of(real.training), seed),
+            "share": mean_figure(closer, patients, seed),
             "chance": training / (training + held_out),
         },
         "neighbour_ratio": {
-            "siblings": distribution(privacy.neighbour_ratios(distances.training)),
-            "held_out": distribution(privacy.neighbour_ratios(distances.between)),
+            "siblings": distribution(privacy.neighbour_ratios(distances.training, patients)),
+            "held_out": distribution(privacy.neighbour_ratios(distances.between, patients)),
         },
         "adversarial": adversarial(distances, real, seed),
     }
@@ -126,20 +151,25 @@ def closeness(distances: Distances, real: Real, seed: int) -> dict[str, Any]:
 def adversarial(distances: Distances, real: Real, seed: int) -> dict[str, Any]:
     """Return the nearest-neighbour adversarial accuracies (Yale et al. 2020), in sets of equal size.
 
-    Sets are drawn over and over: so many training volumes, one sibling of each, as many held-out volumes. The *loss* is
+    Sets are drawn over and over: so many training volumes, one sibling of each, as many held-out volumes, one scan of
+    a patient, who would else be the nearest neighbour of the other. The *loss* is
     the accuracy against held-out volumes minus that against training volumes: above 0, siblings are nearer to the
     volumes of training than the look of such volumes explains. Arguments as in :func:`closeness`.
     """
+    names = [np.asarray(patients_of(part)) for part in (real.training, real.held_out)]
     whole = distances.between.shape
     count = len(distances.siblings)
 
     def accuracies(rows: Rows, others: Rows) -> dict[str, float]:
         rng = numpy_generator(seed, "adversarial")
-        size = min(len(rows), len(others))
+        size = min(len(np.unique(names[0][rows])), len(np.unique(names[1][others])))
         draws = WHOLE_DRAWS if (len(rows), len(others)) == whole else HALF_DRAWS
         found = []
         for draw in range(draws):
-            some, unseen = rng.permutation(rows)[:size], rng.permutation(others)[:size]
+            some, unseen = (
+                _one_a_patient(rng.permutation(part), its)[:size]
+                for part, its in zip((rows, others), names, strict=True)
+            )
             training = distances.among_training[np.ix_(some, some)]
             held_out = distances.among_held_out[np.ix_(unseen, unseen)]
             siblings = distances.siblings[draw % count][np.ix_(some, some)]
@@ -160,11 +190,17 @@ def adversarial(distances: Distances, real: Real, seed: int) -> dict[str, Any]:
             "real": real_real,
         }
 
-    names = patients_of(real.training), patients_of(real.held_out)
-    figures = halved_figures(accuracies, *names, seed, bounds=(-1.0, 1.0))
+    patients = patients_of(real.training), patients_of(real.held_out)
+    figures = halved_figures(accuracies, *patients, seed, bounds=(-1.0, 1.0))
     for name in ("training", "held_out", "real"):
         figures[name]["low"] = max(figures[name]["low"], 0.0)
-    return {"size": min(whole), **figures}
+    return {"size": min(len(set(part)) for part in patients), **figures}
+
+
+def _one_a_patient(rows: Rows, patients: NDArray[np.str_]) -> Rows:
+    """Return the rows, in their order, without those of a patient who came before."""
+    _, first = np.unique(patients[rows], return_index=True)
+    return rows[np.sort(first)]
 
 
 def membership(distances: Mapping[str, tuple[Array, Array]], real: Real, seed: int) -> dict[str, Any]:

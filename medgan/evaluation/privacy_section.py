@@ -18,8 +18,9 @@ def privacy(report: Mapping[str, Any]) -> Row:
     rows = [
         row(
             "Linked to their source",
-            "Siblings whose nearest real volume, of all that siblings were made of, is their own source (correlation "
-            "of voxels). Whoever holds the real volumes can trace that many back.",
+            "Siblings whose nearest real volume, of all that siblings were made of, is of their own patient "
+            f"({SPACES[linkage['by']]}{_other_link(linkage)}). Whoever holds the real volumes can trace that many "
+            "back.",
             share(linkage["share"]),
             (percent(linkage["chance"]), "by chance"),
         ),
@@ -53,7 +54,7 @@ def privacy(report: Mapping[str, Any]) -> Row:
         rows.append(
             row(
                 "Nearest-neighbour ratio",
-                "Distance to the nearest training volume over that to the second nearest, in the feature space. Near "
+                "Distance to the nearest training patient over that to the second nearest, in the feature space. Near "
                 "0: one patient stands out; near 1: none does.",
                 spanned(ratio["siblings"]),
                 (spanned(ratio["held_out"])[0], "median of held-out volumes"),
@@ -68,6 +69,14 @@ def privacy(report: Mapping[str, Any]) -> Row:
         "columns": ["Siblings", "To compare"],
         "rows": rows,
     }
+
+
+def _other_link(linkage: Mapping[str, Any]) -> str:
+    """Say what the less telling of the two spaces finds, where both were measured."""
+    if linkage["features"] is None:
+        return ""
+    other = "voxels" if linkage["by"] == "features" else "features"
+    return f"; by {SPACES[other]}: {percent(linkage[other]['value'])}"
 
 
 def _adversarial(figures: Mapping[str, Any] | None) -> list[Row]:

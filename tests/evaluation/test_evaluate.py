@@ -99,7 +99,10 @@ def test_the_report_has_every_figure_next_to_its_floor(evaluated: tuple[dict[str
     assert report["preservation"]["labels"][0]["name"] == "ball"
     assert report["preservation"]["labels"][0]["sources"] == 5
     privacy = report["privacy"]
-    assert privacy["linkage"]["chance"] == pytest.approx(1 / 6)
+    link = privacy["linkage"]
+    assert link["chance"] == pytest.approx(1 / 6)
+    assert link["share"] == max(link["voxels"], link["features"], key=lambda figure: figure["value"])
+    assert link["share"] == link[link["by"]]
     assert privacy["closest_record"]["chance"] == 0.5
     assert 0 <= privacy["copies"]["share"]["value"] <= 1
     assert privacy["neighbour_ratio"]["held_out"]["count"] == 6

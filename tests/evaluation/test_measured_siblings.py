@@ -13,6 +13,7 @@ from medgan.evaluation.diversity import similarity_for
 from medgan.evaluation.figures import Measurements
 from medgan.evaluation.gallery import usual_sibling, worst_siblings
 from medgan.evaluation.privacy import linked
+from medgan.evaluation.real import patients_of
 from medgan.evaluation.siblings import Measured, case_seed, make_sibling, measure_siblings
 from medgan.generate.plan import plan_orders
 from medgan.sampler import Sampler, load
@@ -41,7 +42,7 @@ def test_the_identity_has_no_spread_keeps_everything_and_is_always_linked(
     identity: Sampler, sources: list[Prepared]
 ) -> None:
     measured = measured_of(identity, sources)
-    assert linked(measured.nearest, np.arange(5)).all()
+    assert linked(measured.nearest, patients_of(sources)).all()
     assert measured.correlation == pytest.approx(np.ones((5, 3)))
     for spread in (measured.shape_spread, measured.appearance_spread, measured.volume_spread):
         assert spread == pytest.approx(np.zeros(5), abs=1e-5)

@@ -9,7 +9,7 @@ import torch
 
 from medgan.data.cohort import Case
 from medgan.data.loaders import Prepared
-from medgan.evaluation.privacy_figures import Distances, adversarial, closeness, membership
+from medgan.evaluation.privacy_figures import Distances, adversarial, closeness, linkage_in_features, membership
 from medgan.evaluation.real import Real
 from medgan.evaluation.space import Space
 
@@ -18,9 +18,9 @@ TRAINING, HELD_OUT, OTHERS = RNG.normal(size=(40, 3)), RNG.normal(size=(30, 3)),
 COPIES = np.stack([TRAINING, TRAINING], axis=1) + 1e-4
 
 
-def cases(name: str, count: int) -> list[Prepared]:
+def cases(name: str, count: int, scans: int = 1) -> list[Prepared]:
     image = torch.zeros(1, 2, 2, 2)
-    return [Prepared(Case(f"{name}{i}", f"{name}{i}", (Path("x"),)), image, None, -1) for i in range(count)]
+    return [Prepared(Case(f"{name}{i}", f"{name}{i // scans}", (Path("x"),)), image, None, -1) for i in range(count)]
 
 
 def distances(siblings: np.ndarray, rows: int = 40) -> Distances:
@@ -50,6 +50,33 @@ def test_siblings_that_owe_nothing_to_training_lose_nothing() -> None:
     figures = adversarial(distances(OTHERS), REAL, 0)
     assert figures["training"]["value"] == pytest.approx(0.5, abs=0.12)
     assert figures["loss"]["low"] < 0 < figures["loss"]["high"]
+
+
+def test_two_scans_of_a_patient_are_one_patient_to_every_attack() -> None:
+    rng = np.random.default_rng(1)
+    # Patients with two scans that lie close together; siblings that resemble the other scan of their own patient.
+    training, held_out = (np.repeat(rng.normal(size=(n, 3)), 2, axis=0) for n in (20, 15))
+    training, held_out = (part + rng.normal(0, 1e-3, part.shape) for part in (training, held_out))
+    siblings = np.stack([training.reshape(20, 2, 3)[:, ::-1].reshape(40, 3)] * 2, axis=1) + 1e-5
+    found = Distances.of(Space(siblings, training, held_out, (training, held_out), (training, held_out)))
+    real = Real(cases("t", 40, 2), cases("h", 30, 2))
+    unread = {"value": 0.0, "low": 0.0, "high": 0.0}
+    link = linkage_in_features({"share": unread, "by": "voxels", "voxels": unread}, found, real, 0)
+    assert link["share"] == link["features"] == {"value": 1, "low": 1, "high": 1}
+    assert (link["by"], link["voxels"]) == ("features", unread)
+    figures = closeness(found, real, 0)
+    assert figures["neighbour_ratio"]["siblings"]["max"] < 0.1
+    assert figures["neighbour_ratio"]["held_out"]["median"] > 0.3
+    assert figures["adversarial"]["size"] == 15
+    # Among strangers nobody's nearest neighbour is the same patient's other scan.
+    assert figures["adversarial"]["real"]["value"] == pytest.approx(0.5, abs=0.15)
+
+
+def test_the_better_of_two_links_is_the_headline() -> None:
+    sure = {"value": 1.0, "low": 1.0, "high": 1.0}
+    link = linkage_in_features({"share": sure, "by": "voxels", "voxels": sure}, distances(OTHERS), REAL, 0)
+    assert (link["share"], link["by"]) == (sure, "voxels")
+    assert link["features"]["value"] < 0.2
 
 
 def test_siblings_far_away_are_told_from_both() -> None:
