@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,14 +12,18 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medgan.evaluation.intervals import Array, distribution
-from medgan.models.deformation import jacobian_determinant
+from medgan.models.deformation import corner_jacobians
 
 LabelMap = NDArray[np.integer[Any]]
 TOUCHING = np.ones((3, 3, 3), dtype=np.uint8)  # 26 neighbours: a corner holds a structure together
 
 
 def jacobian(displacement: NDArray[np.floating]) -> Array:
-    """Return the Jacobian determinant of the whole map p + u(p) at every voxel, by central differences.
+    """Return the Jacobian determinant of the whole map p + u(p) around every voxel, where it is least.
+
+    Between voxels a deformation is linear along each axis, and so it folds in a cell if it does so at a corner of it. A
+    voxel is a corner of up to eight cells; of its determinants in them this is the least. Central differences look past
+    the voxel itself, and miss a field that goes to and fro from one voxel to the next.
 
     Args:
         displacement: ``(3, D, H, W)`` in voxels.
@@ -28,7 +33,12 @@ def jacobian(displacement: NDArray[np.floating]) -> Array:
         determinant is below 1 the sibling shows the source enlarged.
     """
     field = torch.from_numpy(np.ascontiguousarray(displacement, dtype=np.float64))
-    return np.asarray(jacobian_determinant(field[None])[0].numpy(), dtype=np.float64)
+    of_cells = np.asarray(corner_jacobians(field[None])[0].numpy(), dtype=np.float64)  # (8, D-1, H-1, W-1)
+    least = np.full(displacement.shape[1:], np.inf)
+    for corner, determinants in zip(itertools.product((0, 1), repeat=3), of_cells, strict=True):
+        voxels = least[tuple(slice(c, c + n) for c, n in zip(corner, determinants.shape, strict=True))]
+        np.minimum(voxels, determinants, out=voxels)
+    return least
 
 
 def volume_ratios(source: LabelMap, sibling: LabelMap, values: Iterable[int]) -> dict[int, float]:

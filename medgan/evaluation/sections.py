@@ -221,14 +221,14 @@ def preservation(report: Mapping[str, Any]) -> Row:
         row(
             "Least Jacobian determinant",
             "How much of the source a voxel of the sibling is filled with, where that is least: 1 keeps the volume, "
-            "0.5 shows the spot at twice its size, 0 or less folds tissue over itself. Of the whole deformation, at "
-            "every voxel of the grid.",
+            "0.5 shows the spot at twice its size, 0 or less folds tissue over itself. Of the whole deformation, in "
+            "every cell between voxels of the grid, at its corners.",
             spanned(least),
             (number(least["min"]), "the least of all"),
         ),
         row(
             "Siblings with a fold",
-            "Any voxel with a determinant of 0 or less.",
+            "Any voxel that is a corner of a cell with a determinant of 0 or less there.",
             percent(figures["siblings_with_a_fold"]),
             (percent(folds["max"]), "of its voxels"),
         ),

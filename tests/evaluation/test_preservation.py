@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from medgan.evaluation.preservation import (
     component_counts,
@@ -11,6 +12,7 @@ from medgan.evaluation.preservation import (
     label_values,
     volume_ratios,
 )
+from medgan.models.deformation import jacobian_determinant
 
 GRID = np.indices((6, 7, 8)).astype(np.float64)
 
@@ -24,6 +26,25 @@ def test_a_stretch_has_its_volume_as_jacobian() -> None:
 def test_no_deformation_keeps_volume_and_a_reflection_folds() -> None:
     assert np.array_equal(jacobian(np.zeros_like(GRID)), np.ones((6, 7, 8)))
     assert (jacobian(GRID * np.reshape([-2, 0, 0], (3, 1, 1, 1))) < 0).all()
+
+
+def test_a_field_that_goes_to_and_fro_between_voxels_is_a_fold() -> None:
+    field = np.zeros((3, 8, 6, 5))
+    field[1] = np.reshape([-0.6, 0.6] * 3, (6, 1))
+    central = jacobian_determinant(torch.from_numpy(field)[None])[0].numpy()
+    assert central[:, 1:-1] == pytest.approx(1)
+    assert central.min() > 0
+    found = jacobian(field)
+    assert found.shape == (8, 6, 5)
+    assert found[:, 1:-1] == pytest.approx(-0.2)
+    assert found[:, [0, -1]] == pytest.approx(2.2)
+
+
+def test_a_fold_is_at_the_voxels_around_it_alone() -> None:
+    field = np.zeros((3, 6, 7, 8))
+    field[2, 3, 3, 3] = 1.5  # the next voxel along the last axis is overtaken
+    folded = np.argwhere(jacobian(field) <= 0)
+    assert folded.tolist() == [[3, 3, 3], [3, 3, 4]]
 
 
 def test_folds_are_counted_by_voxel_and_by_sibling() -> None:
