@@ -7,7 +7,7 @@ them stands out, whatever the generator had learned to get past.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -17,7 +17,7 @@ from medgan.measures.features import FEATURES_PER_CHANNEL, SMALLEST_SD, group_we
 
 Array = NDArray[np.float64]
 
-LEAST = 6  # real volumes: below that nothing can be said of what is usual
+LEAST = 6  # patients: below that nothing can be said of what is usual
 FOLDS = 10
 COMPONENTS = 16
 
@@ -64,17 +64,23 @@ class Critic:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def fit_critic(features: Array) -> Critic | None:
-    """Learn what is usual from features ``(N, F)`` of real volumes; ``None`` with fewer than six, or all alike.
+def fit_critic(features: Array, patients: Sequence[str] | None = None) -> Critic | None:
+    """Learn what is usual from features of real volumes; ``None`` with fewer than six patients, or volumes all alike.
 
-    What a real volume's distances are is measured on volumes left out (ten-fold, leave-one-out in small sets): those of
-    the fitted ones would be too small.
+    What a real volume's distances are is measured on patients left out (ten-fold, leave-one-out in small sets): those
+    of the fitted volumes, and of other scans of their patients, would be too small.
+
+    Args:
+        features: ``(N, F)``.
+        patients: of the N volumes; ``None`` where each is of another patient.
     """
     features = np.asarray(features, dtype=np.float64)
     count = len(features)
-    if count < LEAST or not np.any(features.std(axis=0) > 1e-9):
+    names = list(range(count)) if patients is None else list(patients)
+    place = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    if len(place) < LEAST or not np.any(features.std(axis=0) > 1e-9):
         return None
-    folds = np.arange(count) % min(FOLDS, count)
+    folds = np.array([place[name] for name in names]) % min(FOLDS, len(place))
     measured = np.empty((count, 2))
     for fold in np.unique(folds):
         space = _space(features[folds != fold])

@@ -111,7 +111,8 @@ class _Trainer:
             PairSampler(training, cohort.class_names, str(cohort.source)),
         )
         self.validator = self._make_validator(held_out)
-        self.critic = fit_critic(interpolated_features(self.volumes.images, config.seed))
+        features = interpolated_features(self.volumes.images, config.seed)
+        self.critic = fit_critic(features, [p.case.patient_id for p in training])
         self.origin = Origin(
             cohort.class_names,
             cohort.label_names,

@@ -54,10 +54,30 @@ def test_a_critic_survives_the_way_through_arrays(critic: Critic) -> None:
     assert critic_of(critic.arrays()).quality(features).tolist() == critic.quality(features).tolist()
 
 
+def test_other_scans_of_the_same_patients_do_not_make_new_patients_look_strange() -> None:
+    features = volume_features(patients(40, 0))
+    rng = np.random.default_rng(0)
+    scans = np.repeat(features, 3, axis=0) + rng.normal(0, 1e-3, (120, features.shape[1]))
+    critic = fit_critic(scans, [str(i // 3) for i in range(120)])
+    assert critic is not None
+    quality = critic.quality(volume_features(patients(200, 1)))
+    assert 0.4 < quality.mean() < 0.6
+    assert (quality <= 0.05).mean() <= 0.15
+
+
+def test_who_the_patients_are_changes_nothing_where_each_has_one_scan(critic: Critic) -> None:
+    features = volume_features(patients(80, 0))
+    named = fit_critic(features, [f"patient{79 - i}" for i in range(80)])
+    assert named is not None
+    for name, array in critic.arrays().items():
+        assert np.array_equal(array, named.arrays()[name])
+
+
 def test_too_few_volumes_or_all_alike_make_no_critic() -> None:
     features = volume_features(patients(5, 0))
     assert fit_critic(features) is None
     assert fit_critic(np.repeat(features[:1], 8, axis=0)) is None
+    assert fit_critic(np.concatenate([features, features + 0.1]), list("abcdeabcde")) is None
 
 
 @pytest.mark.parametrize("name", ["mean", "axes", "rarest"])
