@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,9 @@ from medgan.evaluation import privacy
 from medgan.evaluation.intervals import (
     CONFIDENCE,
     Array,
+    Figure,
     Rows,
+    Statistics,
     distribution,
     drawn_figures,
     halved_figures,
@@ -24,8 +26,16 @@ from medgan.evaluation.intervals import (
 from medgan.evaluation.real import Real, patients_of
 from medgan.evaluation.siblings import Measured
 from medgan.evaluation.space import Space
-from medgan.measures.attacks import FALSE_POSITIVES, adversarial_accuracy, attack_auc, attack_sensitivity, halves
-from medgan.measures.distances import nearest_neighbour_correlation
+from medgan.measures.attacks import (
+    FALSE_POSITIVES,
+    adversarial_accuracy,
+    allowed_mistakes,
+    attack_auc,
+    attack_sensitivity,
+    blind_sensitivity,
+    halves,
+)
+from medgan.measures.distances import correlations
 from medgan.seeding import numpy_generator
 
 WHOLE_DRAWS = 20  # of sets of equal size
@@ -62,13 +72,45 @@ def linkage(measured: Measured, real: Real, seed: int) -> dict[str, Any]:
 def copies(measured: Measured, real: Real, interpolated: Real, seed: int) -> dict[str, Any]:
     """Return the share of copies; the held-out volumes that set the threshold are as smooth as siblings."""
     training = privacy.comparable(stack_images(real.training))
-    reference, _ = nearest_neighbour_correlation(privacy.comparable(stack_images(interpolated.held_out)), training)
-    found = privacy.copies(measured.correlation, reference)
+    held_out = correlations(privacy.comparable(stack_images(interpolated.held_out)), training)
+    patients = patients_of(real.training), patients_of(real.held_out)
+    return copy_figures(measured.correlations[:, :, : len(training)], held_out, *patients, seed)
+
+
+def copy_figures(
+    siblings: Array, held_out: Array, patients: Sequence[str], held_out_patients: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """Return the share of siblings that are copies, that of held-out volumes, and the threshold.
+
+    Args:
+        siblings: ``(N, n, N)`` correlations of the n siblings of each training volume with all of these.
+        held_out: ``(M, N)`` the same of the held-out volumes.
+        patients, held_out_patients: of the N and of the M volumes.
+        seed: of the resamples, in which the threshold is another one too.
+    """
+
+    def share(rows: Rows, others: Rows) -> dict[str, float]:
+        reference = held_out[np.ix_(others, rows)].max(axis=1)
+        return {"share": float(privacy.copies(siblings[rows][..., rows].max(axis=2), reference).mean())}
+
+    reference = held_out.max(axis=1)
     return {
-        "share": mean_figure(found, patients_of(real.training), seed),
+        **_nearest_figures(share, patients, held_out_patients, seed),
         "held_out_share": float(privacy.copies(reference, reference).mean()),
         "threshold": privacy.copy_threshold(reference),
     }
+
+
+def _nearest_figures(
+    statistics: Statistics, patients: Sequence[str], others: Sequence[str], seed: int
+) -> dict[str, Figure]:
+    """Return shares of nearest neighbours with intervals over the patients of both groups.
+
+    By halves; with fewer than 3 patients in a group, which have no halves, by bootstrap.
+    """
+    if min(len(set(patients)), len(set(others))) < 3:
+        return drawn_figures(statistics, patients, others, seed)
+    return halved_figures(statistics, patients, others, seed, bounds=(0.0, 1.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,11 +175,15 @@ def closeness(distances: Distances, real: Real, seed: int) -> dict[str, Any]:
         seed: of the resamples.
     """
     patients = patients_of(real.training)
-    closer = privacy.closer_to_training(distances.training, distances.held_out)
+
+    def closer(rows: Rows, others: Rows) -> dict[str, float]:
+        near = distances.training[np.ix_(rows, rows)], distances.held_out[np.ix_(others, rows)]
+        return {"share": float(privacy.closer_to_training(*near).mean())}
+
     training, held_out = distances.between.shape
     return {
         "closest_record": {
-            "share": mean_figure(closer, patients, seed),
+            **_nearest_figures(closer, patients, patients_of(real.held_out), seed),
             "chance": training / (training + held_out),
         },
         "neighbour_ratio": {
@@ -213,9 +259,11 @@ def membership(distances: Mapping[str, tuple[Array, Array]], real: Real, seed: i
         seed: of resamples and splits.
 
     Returns:
-        by space, ``auc`` and ``sensitivity`` at 1 % false positives with intervals over patients; ``control``: the AUC
-        where both groups are members, which knows nothing; ``weights``: that of members whose siblings are withheld,
-        against held-out records, which is what the weights alone give away.
+        by space, ``auc`` and ``sensitivity`` at 1 % false positives with intervals over patients, and
+        ``blind_sensitivity``, what an attacker who knows nothing finds with so few others; ``control``: the AUC where
+        both groups are members, whose siblings are all released: 0.5 by construction, its range is what the AUC of so
+        many records does by chance; ``weights``: that of members whose siblings are withheld, against held-out records,
+        which is what the weights alone give away.
     """
     patients, others = patients_of(real.training), patients_of(real.held_out)
     if len(set(patients)) < 4:
@@ -248,6 +296,8 @@ def _attack(members: Array, unseen: Array, patients: list[str], other_patients: 
     return {
         **figures,
         "false_positives": FALSE_POSITIVES,
+        "mistakes_allowed": allowed_mistakes(len(unseen)),
+        "blind_sensitivity": blind_sensitivity(len(unseen)),
         "control": _range(control),
         "weights": _range(weights),
         "members": len(members),

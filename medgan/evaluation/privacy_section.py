@@ -102,22 +102,22 @@ def _adversarial(figures: Mapping[str, Any] | None) -> list[Row]:
 
 
 def _membership(space: str, attack: Mapping[str, Any]) -> list[Row]:
-    allowed = int(attack["false_positives"] * attack["unseen"])
     return [
         row(
             f"Membership attack, {space}",
             f"Area under the ROC curve of an attacker who holds {attack['members']} training and {attack['unseen']} "
             "unseen volumes and calls those nearest to a sibling trained on. 0.5: nothing is learned; 1: all. To "
-            "compare: the same between two halves of the training cases, which must be 0.5 within its range.",
+            "compare: the same between two halves of the training cases, 0.5 by construction; its range shows how far "
+            "from 0.5 so few volumes come by chance.",
             interval(attack["auc"]),
             (number(attack["control"]["value"]), f"control, 95 % in {_between(attack['control'])}"),
         ),
         row(
             "… found at 1\u00a0% false alarms",
-            f"Training volumes found where at most 1\u00a0% of the unseen are mistaken: here {allowed} of "
-            f"{attack['unseen']}.",
+            f"Training volumes found where at most 1\u00a0% of the unseen are mistaken: here "
+            f"{attack['mistakes_allowed']} of {attack['unseen']}.",
             share(attack["sensitivity"]),
-            ("1\u00a0%", "by chance"),
+            (percent(attack["blind_sensitivity"]), "by chance, with so few unseen"),
         ),
         row(
             "… if their siblings are withheld",

@@ -60,9 +60,23 @@ def attack_sensitivity(members: Array, others: Array, false_positives: float = F
         members, others: distances as in :func:`attack_auc`.
         false_positives: share of the others, from 0 to below 1.
     """
-    allowed = int(np.floor(false_positives * len(others) + 1e-9))
-    threshold = np.sort(others)[allowed]  # so many lie below it, or fewer where there are ties
+    # So many others lie below the threshold, or fewer where there are ties.
+    threshold = np.sort(others)[allowed_mistakes(len(others), false_positives)]
     return float((members < threshold).mean())
+
+
+def allowed_mistakes(others: int, false_positives: float = FALSE_POSITIVES) -> int:
+    """Return how many of so many others :func:`attack_sensitivity` lets be taken for members."""
+    return int(np.floor(false_positives * others + 1e-9))
+
+
+def blind_sensitivity(others: int, false_positives: float = FALSE_POSITIVES) -> float:
+    """Return the sensitivity to expect where distances know nothing of membership: (allowed + 1) / (M + 1) of M others.
+
+    The threshold is the smallest distance but for the mistakes allowed; a member is as likely as any other to have one
+    of the first ranks. With few others that is far more than ``false_positives``.
+    """
+    return (allowed_mistakes(others, false_positives) + 1) / (others + 1)
 
 
 def halves(patients: Sequence[str], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

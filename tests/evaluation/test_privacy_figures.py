@@ -9,7 +9,14 @@ import torch
 
 from medgan.data.cohort import Case
 from medgan.data.loaders import Prepared
-from medgan.evaluation.privacy_figures import Distances, adversarial, closeness, linkage_in_features, membership
+from medgan.evaluation.privacy_figures import (
+    Distances,
+    adversarial,
+    closeness,
+    copy_figures,
+    linkage_in_features,
+    membership,
+)
 from medgan.evaluation.real import Real
 from medgan.evaluation.space import Space
 
@@ -79,6 +86,37 @@ def test_the_better_of_two_links_is_the_headline() -> None:
     assert link["features"]["value"] < 0.2
 
 
+def test_how_many_copies_there_are_is_no_surer_than_the_held_out_patients_that_set_the_threshold() -> None:
+    training, held_out = [f"t{i}" for i in range(50)], [f"h{i}" for i in range(6)]
+    siblings = np.full((50, 2, 50), 0.1)
+    siblings[np.arange(50), :, np.arange(50)] = 0.5
+    strangers = np.repeat([[0.1], [0.2], [0.3], [0.4], [0.45], [0.9]], 50, axis=1)
+    figures = copy_figures(siblings, strangers, training, held_out, 0)
+    assert figures["threshold"] > 0.5
+    assert figures["share"]["value"] == figures["share"]["low"] == 0
+    # Without the one stranger who looks like a copy all siblings would be copies.
+    assert figures["share"]["high"] > 0.5
+    assert figures["held_out_share"] == pytest.approx(1 / 6)
+    surely = copy_figures(siblings, strangers[:5], training, held_out[:5], 0)
+    assert surely["share"] == {"value": 1, "low": 1, "high": 1}
+    few = copy_figures(siblings, strangers[4:], training, held_out[:2], 0)
+    assert (few["share"]["low"], few["share"]["high"]) == (0, 1)
+
+
+def test_who_is_closest_is_no_surer_than_the_few_held_out_patients() -> None:
+    rng = np.random.default_rng(0)
+    training, siblings = rng.normal(size=(40, 3)), rng.normal(size=(40, 2, 3)) * 0.01
+    training += 10 * training / np.linalg.norm(training, axis=1, keepdims=True)
+    held_out = np.array([[0.0, 0.0, 0.0], [50.0, 0, 0], [0, 50.0, 0], [0, 0, 50.0]])
+    records = training, held_out
+    figures = closeness(
+        Distances.of(Space(siblings, *records, records, records)), Real(cases("t", 40), cases("h", 4)), 0
+    )
+    closest = figures["closest_record"]["share"]
+    assert closest["value"] == closest["low"] == 0
+    assert closest["high"] > 0.5
+
+
 def test_siblings_far_away_are_told_from_both() -> None:
     figures = adversarial(distances(OTHERS + 50), REAL, 0)
     assert figures["training"]["value"] == figures["held_out"]["value"] == 1
@@ -92,6 +130,7 @@ def test_an_attack_on_copies_finds_every_member_and_only_those_whose_copies_are_
     assert attack["control"]["value"] == pytest.approx(0.5, abs=0.05)
     assert attack["weights"]["value"] == pytest.approx(0.5, abs=0.12)
     assert (attack["members"], attack["unseen"]) == (40, 30)
+    assert (attack["mistakes_allowed"], attack["blind_sensitivity"]) == (0, 1 / 31)
 
 
 def test_an_attack_on_siblings_of_nobody_is_at_chance() -> None:

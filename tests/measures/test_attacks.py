@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from medgan.measures.attacks import adversarial_accuracy, attack_auc, attack_sensitivity, halves
+from medgan.measures.attacks import adversarial_accuracy, attack_auc, attack_sensitivity, blind_sensitivity, halves
 
 
 def gaussian(count: int, shift: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -60,3 +60,11 @@ def test_halves_part_by_patient() -> None:
     assert sorted([*first, *second]) == list(range(6))
     assert not {patients[i] for i in first} & {patients[i] for i in second}
     assert len({patients[i] for i in first}) == 2
+
+
+@pytest.mark.parametrize("others", [4, 30, 150])
+def test_a_blind_attacker_finds_more_than_the_false_alarms_where_others_are_few(others: int) -> None:
+    rng = np.random.default_rng(0)
+    found = [attack_sensitivity(rng.random(50), rng.random(others)) for _ in range(3000)]
+    assert blind_sensitivity(others) == pytest.approx(np.mean(found), rel=0.1)
+    assert blind_sensitivity(others) == pytest.approx({4: 1 / 5, 30: 1 / 31, 150: 2 / 151}[others])
