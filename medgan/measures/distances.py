@@ -97,10 +97,8 @@ def prdc(real: Array, fake: Array, k: int = 5) -> dict[str, float]:
     }
 
 
-def nearest_neighbour_correlation(
-    volumes: NDArray[np.floating], references: NDArray[np.floating]
-) -> tuple[Array, NDArray[np.int64]]:
-    """The best Pearson correlation of each volume with any reference, voxel by voxel, and which reference it is.
+def correlations(volumes: NDArray[np.floating], references: NDArray[np.floating]) -> Array:
+    """Return the Pearson correlations of volumes with references, voxel by voxel.
 
     Correlation is blind to a change of scale and offset, which would hide a copy from a distance. A constant volume
     correlates 0 with everything.
@@ -110,32 +108,14 @@ def nearest_neighbour_correlation(
         references: ``(M, ...)``, the rest of the shape as that of ``volumes``; N and M at least 1.
 
     Returns:
-        ``(N,)`` correlations from -1 to 1, and ``(N,)`` indices of references.
+        ``(N, M)``, from -1 to 1.
 
     Raises:
         ValueError: shapes that do not fit, values that are not finite.
     """
-    correlation = correlations(volumes, references)
-    index = correlation.argmax(axis=1)
-    best = np.take_along_axis(correlation, index[:, None], axis=1)[:, 0]
-    return best, index.astype(np.int64)
-
-
-def correlations(volumes: NDArray[np.floating], references: NDArray[np.floating]) -> Array:
-    """Return the ``(N, M)`` Pearson correlations of volumes with references, as in the function above."""
     if volumes.shape[1:] != references.shape[1:] or not len(volumes) or not len(references):
         raise ValueError(f"volumes and references must match, got the shapes {volumes.shape} and {references.shape}")
     return (_standard_rows(volumes) @ _standard_rows(references).T).clip(-1, 1)
-
-
-def copy_share(volumes: NDArray[np.floating], training: NDArray[np.floating], threshold: float) -> float:
-    """Share (0 to 1) of volumes whose best correlation with a training volume is above ``threshold``.
-
-    A threshold that means something comes from held-out patients, e.g. the 95th percentile of their own best
-    correlations with the training volumes. Arguments and errors as in :func:`nearest_neighbour_correlation`.
-    """
-    best, _ = nearest_neighbour_correlation(volumes, training)
-    return float((best > threshold).mean())
 
 
 def pairwise_spread(items: NDArray[np.floating]) -> float:
@@ -147,18 +127,6 @@ def pairwise_spread(items: NDArray[np.floating]) -> float:
         return 0.0
     flat = np.asarray(items, dtype=np.float64).reshape(len(items), -1)
     return float(pdist(flat).mean() / np.sqrt(flat.shape[1]))
-
-
-def relative_spread(siblings: NDArray[np.floating], population: NDArray[np.floating]) -> float:
-    """Spread of one source's siblings as a share of that between real volumes: 0 all alike, 1 like other patients.
-
-    Raises:
-        ValueError: the population has no spread.
-    """
-    between = pairwise_spread(population)
-    if between == 0:
-        raise ValueError("the population has no spread: give at least two volumes that differ")
-    return pairwise_spread(siblings) / between
 
 
 def _pair(x: Array, y: Array, least: int) -> tuple[Array, Array]:

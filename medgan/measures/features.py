@@ -92,11 +92,6 @@ class FeatureSpace:
         self._projection: Any = None
         self._kept = 0
 
-    @property
-    def dimensions(self) -> int:
-        """Components kept; 0 before ``fit``."""
-        return self._kept
-
     def fit(self, reference: Array) -> FeatureSpace:
         """Learn the space from ``reference`` ``(N, F)``, N at least 3, and return it.
 

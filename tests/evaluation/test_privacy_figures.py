@@ -19,6 +19,7 @@ from medgan.evaluation.privacy_figures import (
 )
 from medgan.evaluation.real import Real
 from medgan.evaluation.space import Space
+from medgan.measures.distances import correlations
 
 RNG = np.random.default_rng(0)
 TRAINING, HELD_OUT, OTHERS = RNG.normal(size=(40, 3)), RNG.normal(size=(30, 3)), RNG.normal(size=(40, 2, 3))
@@ -84,6 +85,22 @@ def test_the_better_of_two_links_is_the_headline() -> None:
     link = linkage_in_features({"share": sure, "by": "voxels", "voxels": sure}, distances(OTHERS), REAL, 0)
     assert (link["share"], link["by"]) == (sure, "voxels")
     assert link["features"]["value"] < 0.2
+
+
+def test_all_planted_copies_are_found_and_of_others_as_many_as_of_held_out_volumes() -> None:
+    rng = np.random.default_rng(2)
+    training, held_out = rng.normal(size=(20, 400)), rng.normal(size=(100, 400))
+    copied = np.repeat(training, 10, axis=0) + 0.1 * rng.normal(size=(200, 400))
+    fresh = rng.normal(size=(200, 400))
+    names = [f"t{i}" for i in range(20)], [f"h{i}" for i in range(100)]
+
+    def share(siblings: np.ndarray) -> float:
+        found = correlations(siblings, training).reshape(20, 10, 20)
+        return copy_figures(found, correlations(held_out, training), *names, 0)["share"]["value"]
+
+    assert share(copied) == 1
+    assert share(fresh) < 0.1
+    assert share(np.concatenate([copied[:100], fresh[100:]])) == pytest.approx(0.525, abs=0.025)
 
 
 def test_how_many_copies_there_are_is_no_surer_than_the_held_out_patients_that_set_the_threshold() -> None:

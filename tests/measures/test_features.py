@@ -76,23 +76,27 @@ def test_space_whitens_its_reference() -> None:
     reference = volume_features(random_volumes(30))
     space = FeatureSpace().fit(reference)
     points = space.transform(reference)
-    assert points.shape == (30, space.dimensions)
+    assert points.shape[0] == 30
     assert np.allclose(points.mean(axis=0), 0, atol=1e-9)
-    assert np.allclose(np.cov(points, rowvar=False), np.eye(space.dimensions), atol=1e-8)
+    assert np.allclose(np.cov(points, rowvar=False), np.eye(points.shape[1]), atol=1e-8)
+
+
+def dimensions(space: FeatureSpace, reference: np.ndarray) -> int:
+    return space.fit(reference).transform(reference).shape[1]
 
 
 def test_space_keeps_no_more_components_than_asked_or_samples_bear() -> None:
     features = volume_features(random_volumes(60))
-    assert FeatureSpace(variance=1.0).fit(features).dimensions == 16
-    assert FeatureSpace(components=4, variance=1.0).fit(features).dimensions == 4
-    assert FeatureSpace(variance=1.0).fit(features[:12]).dimensions == 4
+    assert dimensions(FeatureSpace(variance=1.0), features) == 16
+    assert dimensions(FeatureSpace(components=4, variance=1.0), features) == 4
+    assert dimensions(FeatureSpace(variance=1.0), features[:12]) == 4
 
 
 def test_space_keeps_the_components_that_reach_the_share_of_variance() -> None:
     rng = np.random.default_rng(0)
     features = rng.standard_normal((200, 3)) @ np.array([[1, 1, 1, 1], [1, -1, 1, -1], [0.01, 0, 0, 0]])
-    assert FeatureSpace(variance=0.95).fit(features).dimensions == 2
-    assert FeatureSpace(variance=0.4).fit(features).dimensions == 1
+    assert dimensions(FeatureSpace(variance=0.95), features) == 2
+    assert dimensions(FeatureSpace(variance=0.4), features) == 1
 
 
 def test_groups_have_an_equal_say_whatever_their_size() -> None:
