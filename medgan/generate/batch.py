@@ -10,7 +10,7 @@ from medgan.errors import InputFault
 from medgan.generate.engines import EngineName, run_orders
 from medgan.generate.finish import finish
 from medgan.generate.formats.base import LEVEL
-from medgan.generate.job import FormatName, Job, claim, open_job
+from medgan.generate.job import FormatName, Job, claim, open_job, require_all_planned
 from medgan.generate.making import Gate
 from medgan.generate.real import choose_real
 from medgan.progress import progress_bar
@@ -69,7 +69,8 @@ def generate(
     Label maps are moved along as ``data`` has them, also those that the training was not shown.
 
     Raises:
-        InputFault: an input is missing or damaged, ``output`` holds siblings made otherwise, the checkpoint has no
+        InputFault: an input is missing or damaged, ``output`` holds siblings made otherwise or others
+            than are asked for, the checkpoint has no
             critic for ``min_quality``, or no sibling at all was let pass.
     """
     names = (class_name,) if isinstance(class_name, str) else tuple(class_name or ())
@@ -80,7 +81,8 @@ def generate(
     if shard and not 1 <= shard[0] <= shard[1]:
         raise InputFault("--shard", "SHARD", f"there is no part {shard[0]} of {shard[1]}", "count from 1, e.g. 3/8")
     workshop = open_job(job, gate)
-    choose_real(workshop.plan.sources, count, real_share, seed, workshop.layout)
+    real = choose_real(workshop.plan.sources, count, real_share, seed, workshop.layout)
+    require_all_planned(workshop, real)
     claim(workshop)
     start, stop = workshop.plan.shard(*shard) if shard else (0, len(workshop.plan))
     with progress_bar() as bar:

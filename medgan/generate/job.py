@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,10 @@ FORMATS: Mapping[str, Callable[[], Format]] = {
 RESERVED = ("case_id", "patient_id", "image", "label", "split", "source_case", "synthetic", "quality")
 MARK = "generation.json"
 LEFT_OUT = "left_out"
+ASKED = "asked"
+ENDING = re.compile(r"\.(nii\.gz|json|dcm)$")
+CHANNEL = re.compile(r"_\d{4}$")
+SIBLING = re.compile(r"(.+)_sibling(\d{4,})", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -233,9 +238,62 @@ def open_job(job: Job, gate: Gate | None = None) -> Workshop:
 def claim(workshop: Workshop) -> None:
     """Make the output and mark it as this job's."""
     workshop.store.prepare()
-    mark = json.dumps(_decides(workshop.job, workshop.sampler), indent=1).encode()
-    if not workshop.store.exists(MARK):
+    mark = json.dumps({**_decides(workshop.job, workshop.sampler), ASKED: _asked(workshop.job)}, indent=1).encode()
+    if not workshop.store.exists(MARK) or workshop.store.read(MARK) != mark:
         workshop.store.put(MARK, mark)
+
+
+def require_all_planned(workshop: Workshop, real: Sequence[Case]) -> None:
+    """Refuse an output that holds volumes which would not stand in the manifest: of a call that asked for others.
+
+    Args:
+        workshop: with the plan.
+        real: the cases that will lie beside the siblings.
+
+    Raises:
+        InputFault: ``OTHER_OUTPUT``.
+    """
+    shares = {case.case_id: share for case, share in zip(workshop.plan.sources, workshop.plan.shares, strict=True)}
+    beside = {case.case_id for case in real}
+
+    def is_planned(name: str) -> bool:
+        whole = ENDING.sub("", name)
+        for stem in (whole, CHANNEL.sub("", whole)):
+            sibling = SIBLING.fullmatch(stem)
+            if stem in beside or (sibling and int(sibling[2]) < shares.get(sibling[1], 0)):
+                return True
+        return False
+
+    others: list[str] = []
+    for folder in (*workshop.layout.folders, LEFT_OUT):
+        names = (name for name in workshop.store.names(folder) if not name.startswith("."))
+        volumes = (name for name in names if ENDING.search(name) or SIBLING.fullmatch(name))
+        others += [f"{folder}/{name}" for name in volumes if not is_planned(name)]
+    if not others:
+        return
+    try:
+        before = json.loads(workshop.store.read(MARK))[ASKED]
+        asked = _asked(workshop.job)
+        words = [f"{key} {before.get(key)}, now {value}" for key, value in asked.items() if before.get(key) != value]
+    except (ValueError, KeyError, TypeError, AttributeError):  # of an earlier version, which did not record it
+        words = []
+    reason = f"{len(others)} files in it would not be in the manifest, e.g. {min(others)}"
+    reason += f" ({'; '.join(words) or 'fewer, or of other sources, were asked for than before'})"
+    raise InputFault(
+        workshop.job.output, "OTHER_OUTPUT", reason, "ask for no less than before or name another --output"
+    )
+
+
+def _asked(job: Job) -> dict[str, Any]:
+    """Return what decides which volumes there are, by the names of its options."""
+    return {
+        "--count": job.count,
+        "--sources": job.sources,
+        "--class": sorted(job.class_names),
+        "--balance": job.balance,
+        "--max-share": job.max_share,
+        "--real-share": job.real_share,
+    }
 
 
 def _decides(job: Job, sampler: Sampler) -> dict[str, Any]:

@@ -55,9 +55,13 @@ def choose_sources(
         content: returns a case's content hash.
 
     Raises:
-        InputFault: nothing is left.
+        InputFault: no case is of such a class, or nothing is left.
     """
     cases = sorted(cohort.cases, key=lambda case: case.case_id)
+    known_names = sorted({case.class_name for case in cases if case.class_name is not None})
+    if unknown := [name for name in class_names if name not in known_names]:
+        remedy = f"choose of {', '.join(known_names)}" if known_names else "leave it out: no case has a class"
+        raise InputFault("--class", "UNKNOWN_CLASS", f"no case of the cohort is of the class {unknown[0]!r}", remedy)
     if which == "training":
         seen = {case["content_sha256"] for case in checkpoint.origin.training_cases}
         known = [case for case in cases if content(case) in seen]

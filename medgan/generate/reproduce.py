@@ -80,7 +80,10 @@ def read_sidecar(path: Path) -> Recorded:
         raise InputFault(path, "MISSING_FILE", "there is no such sidecar", MEND)
     beside = path.resolve().parent
     try:
-        sidecar = json.loads(path.read_text())
+        sidecar = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputFault(path, "SIDECAR", "not a sidecar (no JSON)", MEND) from error
+    try:
         drawn, source, files = sidecar["parameters"], sidecar["source"], sidecar["files"]
         images = tuple((beside / image).resolve() for image in source["images"])
         label = None if source["label"] is None else (beside / source["label"]).resolve()
@@ -100,8 +103,10 @@ def read_sidecar(path: Path) -> Recorded:
             checkpoint=(beside / sidecar["checkpoint"]["path"]).resolve(),
             checkpoint_uri=sidecar["checkpoint"]["uri"],
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputFault(path, "SIDECAR", f"not a sidecar of medgan ({error!r})", MEND) from error
+    except KeyError as error:
+        raise InputFault(path, "SIDECAR", f"not a sidecar of medgan (without {error})", MEND) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputFault(path, "SIDECAR", "not a sidecar of medgan (JSON of another form)", MEND) from error
 
 
 def _load(recorded: Recorded, checkpoint: str | Path | None) -> Sampler:

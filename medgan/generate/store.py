@@ -48,8 +48,8 @@ class Store(Protocol):
     def size(self, name: str) -> int:
         """Return the bytes of a file, or of all files of a folder; -1 where there is none."""
 
-    def names(self) -> set[str]:
-        """Return the names at the top."""
+    def names(self, folder: str = "") -> set[str]:
+        """Return the names in a folder of it, by default at the top."""
 
     def open_text(self, name: str) -> contextlib.AbstractContextManager[IO[str]]:
         """Open a new text file that has its name only when it was closed without an error."""
@@ -143,9 +143,10 @@ class LocalStore:
             return sum(entry.stat().st_size for entry in os.scandir(path))
         return path.stat().st_size if path.is_file() else -1
 
-    def names(self) -> set[str]:
-        """Return the names at the top."""
-        return {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+    def names(self, folder: str = "") -> set[str]:
+        """Return the names in a folder of it, by default at the top."""
+        path = self.folder / folder
+        return {entry.name for entry in path.iterdir()} if path.is_dir() else set()
 
     def link(self, name: str, target: Path) -> None:
         """Let ``name`` be a symbolic link."""
@@ -226,12 +227,15 @@ class RemoteStore:
         except FileNotFoundError:
             return -1
 
-    def names(self) -> set[str]:
-        """Return the names at the top."""
+    def names(self, folder: str = "") -> set[str]:
+        """Return the names in a folder of it, by default at the top."""
+        path = self._path(folder) if folder else self._root
         try:
-            return {Path(entry).name for entry in self._files.ls(self._root, detail=False)}
+            return {Path(entry).name for entry in self._files.ls(path, detail=False)}
         except FileNotFoundError:
             return set()
+        finally:
+            self._files.invalidate_cache()  # or what other machines write meanwhile would not be seen
 
     def link(self, name: str, target: Path) -> None:
         """Refuse: an object store has no links."""

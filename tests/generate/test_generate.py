@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from generated import rows
+from generated import files, rows, sidecars
 
 from medgan.checkpoint import file_digest
 from medgan.data.cohort import load_image, load_label, read_cohort
@@ -144,6 +144,43 @@ def test_siblings_made_otherwise_are_not_mixed_in(made: Path, seen_checkpoint: P
         generate(seen_checkpoint, cohort_folder, made, count=14, seed=3, strength=0.5)
 
 
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [
+        ({"count": 3}, "--count 7, now 3"),
+        ({"class_name": "large"}, r"--class \[\], now \['large'\]"),
+        ({"real_share": 0.2}, "--real-share 0.3, now 0.2"),
+    ],
+)
+def test_no_volume_is_left_that_the_new_manifest_would_not_have(
+    then: dict[str, Any], said: str, seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    first: dict[str, Any] = {"count": 7, "seed": 3, "real_share": 0.3}
+    generate(seen_checkpoint, cohort_folder, tmp_path, **first)
+    before = files(tmp_path)
+    with pytest.raises(InputFault, match=rf"OTHER_OUTPUT.*{said}"):
+        generate(seen_checkpoint, cohort_folder, tmp_path, **{**first, **then})
+    assert files(tmp_path) == before
+
+
+def test_a_class_that_no_case_is_of_is_refused_with_those_there_are(
+    seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputFault, match=r"--class: UNKNOWN_CLASS: .*'benign', choose of large, small"):
+        generate(seen_checkpoint, cohort_folder, tmp_path / "out", count=1, class_name=["small", "benign"])
+
+
+def test_more_may_be_asked_for_later(seen_checkpoint: Path, cohort_folder: Path, tmp_path: Path) -> None:
+    for count in (4, 7, 7):
+        generate(seen_checkpoint, cohort_folder, tmp_path, count=count, seed=3, real_share=0.3, format_name="nnunet")
+    assert len(sidecars(tmp_path)) == 7
+    (tmp_path / "generation.json").write_text(
+        json.dumps({k: v for k, v in json.loads((tmp_path / "generation.json").read_text()).items() if k != "asked"})
+    )  # as earlier versions left it
+    with pytest.raises(InputFault, match=r"OTHER_OUTPUT.*\(fewer, or of other sources"):
+        generate(seen_checkpoint, cohort_folder, tmp_path, count=4, seed=3, real_share=0.3, format_name="nnunet")
+
+
 def test_summary_and_contact_sheet(made: Path) -> None:
     summary = json.loads((made / "summary.json").read_text())
     assert summary["count"] == 14
@@ -256,8 +293,11 @@ def test_strength_zero_copies_the_voxels(seen_checkpoint: Path, cohort_folder: P
     assert np.array_equal(np.asarray(nibabel.load(tmp_path / row["image"]).dataobj), np.asarray(source.dataobj))
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "no json"])
-def test_what_is_no_sidecar_is_refused(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("{}", r"\(without 'parameters'\)"), ("[]", "JSON of another form"), ("no json", r"not a sidecar \(no JSON\),")],
+)
+def test_what_is_no_sidecar_is_refused(content: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(content)
-    with pytest.raises(InputFault, match="SIDECAR"):
+    with pytest.raises(InputFault, match=f"SIDECAR: .*{said}"):
         reproduce(tmp_path / "x.json", tmp_path / "x.nii.gz")
