@@ -240,10 +240,12 @@ class ArmConfig(Section):
 
 
 class SweepConfig(Section):
-    """Values each arm with a generator is repeated for; empty: no sweep."""
+    """Values for which each listed arm with gan or random-deformation is repeated; empty: no sweep."""
 
-    probability: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((), description="shares of siblings")
-    strength: tuple[Annotated[float, Field(ge=0, le=2)], ...] = Field((), description="strengths")
+    probability: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (), description="shares of siblings: listed arms with gan or random-deformation are repeated for each"
+    )
+    strength: tuple[Annotated[float, Field(ge=0, le=2)], ...] = Field((), description="strengths: likewise")
 
 
 class NetworkConfig(Section):

@@ -62,7 +62,10 @@ def _run_ray(workshop: Workshop, start: int, stop: int, workers: int | None) -> 
         import ray
     except ImportError as error:
         raise InputFault(
-            "--engine", "RAY_MISSING", "Ray is not installed", "pip install 'medgan[ray]', or use --engine local"
+            "--engine",
+            "RAY_MISSING",
+            "Ray is not installed",
+            "pip install '.[ray]' in medgan's repository, or use --engine local",
         ) from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)

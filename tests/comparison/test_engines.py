@@ -224,7 +224,7 @@ def test_a_cluster_of_small_nodes_and_a_machine_without_ray_are_refused(
 def test_a_study_over_ray_is_the_same_to_the_byte_though_a_process_is_killed(
     config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'medgan[ray]')")
+    ray = pytest.importorskip("ray", reason="Ray is not installed (pip install '.[ray]')")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(crew, "POLL_SECONDS", 0.1)
     settings = config(seeds=1, steps=20)

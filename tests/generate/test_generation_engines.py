@@ -16,7 +16,7 @@ from medgan.generate.batch import generate
 from medgan.generate.making import Made
 
 COUNT = 12
-ray = pytest.importorskip("ray", reason="Ray is absent (pip install 'medgan[ray]')")
+ray = pytest.importorskip("ray", reason="Ray is absent (pip install '.[ray]')")
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,10 @@ def _connected() -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise InputFault(
-            "--engine", "RAY_MISSING", "Ray is not installed", "pip install 'medgan[ray]', or use --engine local"
+            "--engine",
+            "RAY_MISSING",
+            "Ray is not installed",
+            "pip install '.[ray]' in medgan's repository, or use --engine local",
         ) from error
     if ray.is_initialized():
         yield ray
