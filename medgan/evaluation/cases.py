@@ -30,8 +30,9 @@ class Parts:
 def part_cases(cohort: Cohort, checkpoint: Checkpoint, *, seed: int = 0, limit: int | None = None) -> Parts:
     """Part a cohort by the training cases that a checkpoint records.
 
-    A case that was not trained on, but is of a training patient or has the bytes of a training case, is held out by
-    name only: it is left out.
+    A case is a training case by its id or by its bytes: the same scans under other ids are still those of training. A
+    case that was not trained on, but is of the patient of a training case, here or in training, is held out by name
+    only: it is left out. So is a second case with the bytes of one that bears its id of training.
 
     Args:
         cohort: whose cases.
@@ -40,29 +41,35 @@ def part_cases(cohort: Cohort, checkpoint: Checkpoint, *, seed: int = 0, limit: 
         limit: at most so many training cases and so many held-out ones; ``None`` for all.
     """
     recorded = checkpoint.origin.training_cases
-    ids = {case["case_id"] for case in recorded}
-    patients = {case["patient_id"] for case in recorded}
     hashes = {case.get("content_sha256") for case in recorded}
+    by_id, patients = set[str](), set[str]()
+    if not checkpoint.identifiers_withheld:
+        by_id = {case["case_id"] for case in recorded}
+        patients = {case["patient_id"] for case in recorded}
     contents = {case.case_id: content_hash(case) for case in cohort.cases}
-    if checkpoint.identifiers_withheld:
-        ids = {case_id for case_id, content in contents.items() if content in hashes}
-        patients = {case.patient_id for case in cohort.cases if case.case_id in ids}
-    training, held_out, related, changed = [], [], 0, 0
+    patients |= {case.patient_id for case in cohort.cases if contents[case.case_id] in hashes}
+    # Bytes found under the id they had in training are no other case's: that is a copy, or another frame of the file.
+    known = {content for case_id, content in contents.items() if case_id in by_id}
+    by_bytes = {
+        case_id
+        for case_id, content in contents.items()
+        if content in hashes and (case_id in by_id or content not in known)
+    }
+    training, held_out, related, changed, renamed = [], [], 0, 0, 0
     for case in sorted(cohort.cases, key=lambda case: case.case_id):
-        content = contents[case.case_id]
-        if case.case_id in ids:
+        if case.case_id in by_id or case.case_id in by_bytes:
             training.append(case)
-            changed += content not in hashes
-        elif case.patient_id in patients or content in hashes:
+            changed += case.case_id not in by_bytes
+            renamed += bool(by_id) and case.case_id not in by_id
+        elif case.patient_id in patients:
             related += 1
         else:
             held_out.append(case)
     notes = []
     if related:
-        notes.append(
-            f"{related} cases were left out: not trained on, but of a training patient or with the bytes of a training "
-            "case."
-        )
+        notes.append(f"{related} cases were left out: not trained on, but of a patient of whom another scan was.")
+    if renamed:
+        notes.append(f"{renamed} cases are training cases by their bytes, under other ids than in training.")
     if changed:
         notes.append(
             f"{changed} cases bear the id of a training case, but not its bytes: they were changed since, or this is "

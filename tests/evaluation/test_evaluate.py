@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,17 +209,33 @@ def test_of_an_unseen_cohort_siblings_are_made_and_it_is_said(
 
 
 def test_held_out_by_name_only_is_not_held_out(cohort: Cohort, checkpoint_folder: Path, tmp_path: Path) -> None:
-    first, second, third, *_ = cohort.cases
+    first, second, third, fourth, *others = cohort.cases
+    other_scan = replace(fourth, patient_id=third.patient_id)
+    twin = replace(first, case_id="twin", patient_id="twin")
+    cohort = replace(cohort, cases=(first, second, third, other_scan, *others, twin))
     cases = [
         record(first),
         {"case_id": "old scan", "patient_id": second.patient_id, "content_sha256": "x"},
         {"case_id": "old name", "patient_id": "old name", "content_sha256": content_hash(third)},
     ]
     parts = part_cases(cohort, load_checkpoint(with_cases(tmp_path, checkpoint_folder, cases)))
-    assert [case.case_id for case in parts.training] == [first.case_id]
-    assert len(parts.held_out) == 9
-    assert not {second.case_id, third.case_id} & {case.case_id for case in parts.held_out}
-    assert parts.notes[0].startswith("2 cases were left out")
+    assert [case.case_id for case in parts.training] == [first.case_id, third.case_id]
+    assert [case.case_id for case in parts.held_out] == [case.case_id for case in others]
+    assert parts.notes[0].startswith("3 cases were left out")
+
+
+def test_the_cohort_of_training_under_other_ids_is_the_cohort_of_training(
+    cohort: Cohort, checkpoint_folder: Path, tmp_path: Path
+) -> None:
+    cases = [
+        record(case) | {"case_id": f"old {case.case_id}", "patient_id": f"old {case.patient_id}"}
+        for case in cohort.cases
+        if case.split == "training"
+    ]
+    parts = part_cases(cohort, load_checkpoint(with_cases(tmp_path, checkpoint_folder, cases)))
+    assert [case.case_id for case in parts.training] == [c.case_id for c in cohort.cases if c.split == "training"]
+    assert len(parts.held_out) == 6
+    assert parts.notes[0].startswith("6 cases are training cases by their bytes")
 
 
 def test_training_cases_with_other_bytes_are_reported(cohort: Cohort, checkpoint_folder: Path, tmp_path: Path) -> None:
