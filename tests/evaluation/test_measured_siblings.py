@@ -8,13 +8,14 @@ import torch
 
 from medgan.data.cohort import Case
 from medgan.data.loaders import Prepared
+from medgan.evaluation import gallery
 from medgan.evaluation.agreement import Agreement
 from medgan.evaluation.diversity import similarity_for
 from medgan.evaluation.figures import Measurements
-from medgan.evaluation.gallery import usual_sibling, worst_siblings
+from medgan.evaluation.gallery import draw_gallery, usual_sibling, worst_siblings
 from medgan.evaluation.privacy import linked
 from medgan.evaluation.real import patients_of
-from medgan.evaluation.siblings import Measured, case_seed, make_sibling, measure_siblings
+from medgan.evaluation.siblings import Measured, OnGrid, case_seed, make_sibling, measure_siblings
 from medgan.generate.plan import plan_orders
 from medgan.sampler import Sampler, load
 
@@ -131,6 +132,41 @@ def test_siblings_that_a_network_disbelieves_and_that_lie_far_away_come_first() 
     assert "Jacobian" in worst[1, 0][1]
     assert "probability 0.10" in worst[0, 0][0]
     assert "farthest" in worst[0, 1][0]
+
+
+def test_the_gallery_shows_the_worst_siblings_first_then_a_usual_one(
+    identity: Sampler, sources: list[Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+
+    def remember(sampler: Sampler, source: Prepared, index: int, seed: int, strength: float) -> OnGrid:
+        drawn.append(f"{source.case.case_id}, sibling {index + 1}")
+        return make_sibling(sampler, source, index, seed, strength)
+
+    monkeypatch.setattr(gallery, "make_sibling", remember)
+    monkeypatch.setattr(gallery, "_png", lambda *_: b"")
+    measured = make_measured(
+        jacobian_min=np.array([[0.5, 0.6], [0.7, 0.1]]),
+        ratios={1: np.array([[1.0, 0.4], [1.1, 1.2]])},
+        displacement=np.array([[2.0, 3.0], [4.0, 1.0]]),
+    )
+    doubt = Agreement({}, np.array([[0.9, 0.8], [0.3, 0.9]]), "classification")
+    pictures = draw_gallery(
+        identity, sources[:2], Measurements(measured, (doubt,)), {1: "ball"}, siblings=2, seed=0, strength=1.0
+    )
+    starts = [
+        ("Class least believed", "case1, sibling 1"),
+        ("Lowest Jacobian", "case1, sibling 2"),
+        ("Most shrunken label", "case0, sibling 2"),
+        ("A usual deformation", "case0, sibling 1"),
+        ("Sources and their siblings", ""),
+        ("Source and sibling in one board", ""),
+    ]
+    assert len(pictures) == len(starts)
+    for picture, (start, shown) in zip(pictures, starts, strict=True):
+        assert picture.title.startswith(start)
+        assert shown in picture.title
+    assert drawn[:4] == [shown for _, shown in starts[:4]]
 
 
 def test_other_volumes_are_correlated_with_and_are_no_sources(identity: Sampler, sources: list[Prepared]) -> None:
