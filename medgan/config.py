@@ -188,13 +188,18 @@ class TrainingConfig(Section):
         ge=0,
         le=1,
         description="adaptive augmentation: the discriminator's lead over chance (2 accuracy - 1) "
-        "above which the probability rises from `augment`, and below which it falls; none: fixed",
+        "above which, in the mean of four steps, the probability rises from `augment`, and below which it falls; "
+        "none: fixed",
     )
     augment_pairs: int = Field(3000, ge=1, description="adaptive augmentation: pairs seen while it goes from 0 to 1")
     instance_noise: float = Field(
         0.02, ge=0, description="SD of the noise added to every volume the discriminator sees"
     )
-    fake_buffer: int = Field(0, ge=0, description="past fakes kept and mixed into the discriminator's batch; 0: none")
+    fake_buffer: int = Field(
+        0,
+        ge=0,
+        description="siblings of earlier steps kept; about half of the discriminator's batch is drawn of them; 0: none",
+    )
     validate_every: int = Field(250, ge=1, description="steps between validations (and choices of the best generator)")
     picture_every: int = Field(250, ge=1, description="steps between pictures of siblings")
     state_every: int = Field(250, ge=1, description="steps between states to resume from; two are kept")

@@ -40,7 +40,11 @@ def augment_pair(source: Tensor, candidate: Tensor, probability: float, rng: tor
     return moved[:, :channels], moved[:, channels:]
 
 
-def adapted(probability: float, accuracy: float, target: float, pairs: int, span: int) -> float:
+LEADS = 4
+"""Steps whose mean lead moves the probability, as there: of one small batch, the sign balances far below the target."""
+
+
+def adapted(probability: float, leads: list[float], target: float, batch: int, span: int) -> tuple[float, list[float]]:
     """Return the next probability of the augmentation (Karras et al. 2020, StyleGAN2-ADA, arXiv:2006.06676).
 
     There it follows how often the discriminator scores a real volume above 0; the scores of pairs have no zero of their
@@ -48,11 +52,16 @@ def adapted(probability: float, accuracy: float, target: float, pairs: int, span
 
     Args:
         probability: now, 0 to 1.
-        accuracy: share of real pairs scored above their fake ones, 0 to 1.
-        target: lead over chance, ``2 accuracy - 1``, at which the probability stays.
-        pairs: in this update.
+        leads: the discriminator's lead over chance, ``2 accuracy - 1``, in each step since the probability last moved.
+        target: lead at which the probability stays.
+        batch: pairs in a step.
         span: pairs seen while the probability goes from 0 to 1.
+
+    Returns:
+        the probability, and the leads to go on with: it moves every :data:`LEADS` steps.
     """
-    lead = 2 * accuracy - 1
-    step = pairs / span * ((lead > target) - (lead < target))
-    return min(1.0, max(0.0, probability + step))
+    if len(leads) < LEADS:
+        return probability, leads
+    lead = sum(leads) / len(leads)
+    step = batch * len(leads) / span * ((lead > target) - (lead < target))
+    return min(1.0, max(0.0, probability + step)), []

@@ -31,8 +31,9 @@ from medgan.progress import progress_bar
 from medgan.seeding import derive_seed, torch_generator
 from medgan.tracking import Run, Tracker, open_tracker, recordable
 from medgan.training.augmentation import adapted
+from medgan.training.history import with_past
 from medgan.training.memory import Work, fitting, rows_of
-from medgan.training.pairs import PairSampler
+from medgan.training.pairs import PairBatch, PairSampler
 from medgan.training.resume import require_free, require_same_run
 from medgan.training.state import TrainingState, has_state, remove_states
 from medgan.training.steps import StepBatch, discriminator_step, generator_step
@@ -208,19 +209,24 @@ class _Trainer:
         config, step = self._now(), self.state.step
         rng = torch_generator(self.config.seed, "step", step)
         penalise = step % config.penalty_every == 0
-        batch, sources = self._draw(rng)
-        past = self._past_fakes(sources, batch.source)
+        pairs = self.volumes.pairs.draw(config.batch, rng)
+        noise = torch.randn(3, config.batch, self.config.model.latent, generator=rng)
+        batch = self._batch(pairs, noise)
+        # From a stream of their own, so that the rest is drawn as without them.
+        past_rng = torch_generator(self.config.seed, "past fakes", step)
+        judged_pairs, past = with_past(pairs, self.state.past_fakes, self.volumes.pairs, past_rng)
+        judged = batch if past is None else self._batch(judged_pairs, noise)
 
         def judge(rows: slice, share: float) -> dict[str, float]:
             return discriminator_step(
                 self.discriminator,
                 self.generator,
-                rows_of(batch, rows),
+                rows_of(judged, rows),
                 config,
                 rng,
                 lambda loss: self.fabric.backward(loss * share),
                 penalised=self.state.networks["discriminator"] if penalise else None,  # type: ignore[arg-type]
-                past_fakes=None if past is None else past[rows],
+                past=None if past is None else rows_of(past, rows),
             )
 
         figures = self._in_memory(judge, rng, self.optimizer_d.zero_grad)
@@ -246,13 +252,14 @@ class _Trainer:
         self.optimizer_g.step()
         seen = (step + 1) * config.batch
         self.state.average.update(self.state.networks["generator"], config.batch, seen)
-        self._remember(sources, torch.cat(fakes))
+        if config.fake_buffer:
+            self.state.past_fakes.admit(pairs.source.tolist(), torch.cat(fakes), config.fake_buffer, past_rng)
         if config.augment_target is not None:
             figures["discriminator/augment"] = config.augment
-            self.state.augment = adapted(
-                config.augment, figures["discriminator/accuracy"], config.augment_target, config.batch,
-                config.augment_pairs,
-            )  # fmt: skip
+            leads = [*self.state.leads, 2 * figures["discriminator/accuracy"] - 1]
+            self.state.augment, self.state.leads = adapted(
+                config.augment, leads, config.augment_target, config.batch, config.augment_pairs
+            )
         return figures | more
 
     def _in_memory(self, work: Work, rng: torch.Generator, start: Callable[[], None]) -> dict[str, float]:
@@ -268,35 +275,17 @@ class _Trainer:
         config, augment = self.config.training, self.state.augment
         return config if augment is None else config.model_copy(update={"augment": augment})
 
-    def _draw(self, rng: torch.Generator) -> tuple[StepBatch, list[int]]:
-        volumes, config = self.volumes, self.config
-        pairs = volumes.pairs.draw(config.training.batch, rng)
-        z, z_other, z_pair = torch.randn(3, config.training.batch, config.model.latent, generator=rng).to(
-            volumes.images
+    def _batch(self, pairs: PairBatch, noise: Tensor) -> StepBatch:
+        """Return the volumes of the pairs, with noise ``(3, B, latent)``."""
+        images, classes = self.volumes.images, self.volumes.class_index
+        return StepBatch(
+            images[pairs.source],
+            images[pairs.partner],
+            images[pairs.stranger],
+            pairs.has_stranger.to(images.device),
+            classes[pairs.source],
+            *noise.to(images),
         )
-        batch = StepBatch(
-            volumes.images[pairs.source],
-            volumes.images[pairs.partner],
-            volumes.images[pairs.stranger],
-            pairs.has_stranger.to(volumes.images.device),
-            volumes.class_index[pairs.source],
-            z,
-            z_other,
-            z_pair,
-        )
-        return batch, pairs.source.tolist()
-
-    def _past_fakes(self, sources: list[int], current: Tensor) -> Tensor | None:
-        past = self.state.past_fakes
-        if not self.config.training.fake_buffer or not all(s in past for s in sources):
-            return None
-        return torch.stack([past[s] for s in sources]).to(current)
-
-    def _remember(self, sources: list[int], fakes: Tensor) -> None:
-        past = self.state.past_fakes
-        for source, fake in zip(sources, fakes, strict=True):
-            if source in past or len(past) < self.config.training.fake_buffer:
-                past[source] = fake.float().cpu()
 
     def _validate(self, run: Run, watch: Watch, *, last: bool = False) -> None:
         """Score the moving average; save it as the checkpoint where it is the best so far and nothing looks wrong."""

@@ -12,14 +12,17 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from medgan.errors import TrainingFailure
-from medgan.training.steps import StepBatch
+from medgan.training.steps import PastRows, StepBatch
 
 logger = logging.getLogger(__name__)
+
+Rows = TypeVar("Rows", StepBatch, PastRows)
 
 Work = Callable[[slice, float], dict[str, float]]
 """Accumulates the gradients of some rows of the batch, whose loss counts for a share of the whole; returns figures."""
@@ -85,7 +88,7 @@ def fitting(
         )
 
 
-def rows_of(batch: StepBatch, rows: slice) -> StepBatch:
-    """Return some rows of a batch."""
+def rows_of(batch: Rows, rows: slice) -> Rows:
+    """Return some rows of a batch, or of the past fakes that go with it."""
     parts: dict[str, Tensor] = {field.name: getattr(batch, field.name)[rows] for field in fields(batch)}
-    return StepBatch(**parts)
+    return type(batch)(**parts)

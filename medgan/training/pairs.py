@@ -64,17 +64,25 @@ class PairSampler:
     def draw(self, batch: int, generator: torch.Generator) -> PairBatch:
         """Draw ``batch`` pairs; every training volume is equally likely to be the source."""
 
-        def pick(candidates: list[int]) -> int:
-            return candidates[int(torch.randint(len(candidates), (1,), generator=generator))]
+        return _batch([self._company(_pick(self.members, generator), generator) for _ in range(batch)])
 
-        rows = []
-        for _ in range(batch):
-            source = pick(self.members)
-            group = self.classes[source]
-            partner = pick([m for m in self.groups[group] if self.patients[m] != self.patients[source]])
-            others = [g for g in self.groups if g >= 0 and g != group] if group >= 0 else []
-            # The other class first, then its member: a rare class is as good a negative as a frequent one.
-            stranger = pick(self.groups[pick(others)]) if others else partner
-            rows.append((source, partner, stranger, bool(others)))
-        sources, partners, strangers, flags = zip(*rows, strict=True)
-        return PairBatch(torch.tensor(sources), torch.tensor(partners), torch.tensor(strangers), torch.tensor(flags))
+    def draw_for(self, sources: Sequence[int], generator: torch.Generator) -> PairBatch:
+        """Draw company for given sources, one at least, each of which :meth:`draw` can give."""
+        return _batch([self._company(source, generator) for source in sources])
+
+    def _company(self, source: int, generator: torch.Generator) -> tuple[int, int, int, bool]:
+        group = self.classes[source]
+        partner = _pick([m for m in self.groups[group] if self.patients[m] != self.patients[source]], generator)
+        others = [g for g in self.groups if g >= 0 and g != group] if group >= 0 else []
+        # The other class first, then its member: a rare class is as good a negative as a frequent one.
+        stranger = _pick(self.groups[_pick(others, generator)], generator) if others else partner
+        return source, partner, stranger, bool(others)
+
+
+def _pick(candidates: list[int], generator: torch.Generator) -> int:
+    return candidates[int(torch.randint(len(candidates), (1,), generator=generator))]
+
+
+def _batch(rows: Sequence[tuple[int, int, int, bool]]) -> PairBatch:
+    sources, partners, strangers, flags = zip(*rows, strict=True)
+    return PairBatch(torch.tensor(sources), torch.tensor(partners), torch.tensor(strangers), torch.tensor(flags))

@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from medgan.checkpoint import file_digest
 from medgan.errors import InputFault, TrainingFailure
 from medgan.models.ema import MovingAverage
+from medgan.training.history import PastFakes
 
 FOLDER = "training_state"
 KEEP = 2
@@ -44,7 +45,8 @@ class TrainingState:
         best_score: validation score of the saved checkpoint; ``None`` before the first.
         stale: validations since then.
         augment: probability of the augmentation, where it adapts; ``None`` before the first step.
-        past_fakes: ``{training case index: sibling}`` of the buffer, where one is used.
+        leads: the discriminator's, in the steps since the augmentation's probability last moved.
+        past_fakes: the pool, empty where none is used.
         part: pairs that an update computes at a time, where memory did not allow the whole batch.
         seen: what the :class:`~medgan.training.watch.Watch` has seen.
     """
@@ -57,7 +59,8 @@ class TrainingState:
     best_score: float | None = None
     stale: int = 0
     augment: float | None = None
-    past_fakes: dict[int, Tensor] = field(default_factory=dict)
+    leads: list[float] = field(default_factory=list)
+    past_fakes: PastFakes = field(default_factory=PastFakes)
     part: int | None = None
     seen: dict[str, int] = field(default_factory=dict)
 
@@ -91,6 +94,7 @@ class TrainingState:
                 "best_score": self.best_score,
                 "stale": self.stale,
                 "augment": self.augment,
+                "leads": self.leads,
                 "part": self.part,
                 "seen": self.seen,
                 "sha256": file_digest(temporary / TENSORS),
@@ -119,6 +123,7 @@ class TrainingState:
         self.step, self.seconds = record["step"], record["seconds"]
         self.best_score, self.stale = record["best_score"], record["stale"]
         self.augment, self.part = record.get("augment"), record.get("part")
+        self.leads = list(record.get("leads", []))
         self.seen = dict(record.get("seen", {}))
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -128,7 +133,7 @@ class TrainingState:
         for name, optimizer in self.optimizers.items():
             for index, slots in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}/{index}/{slot}": torch.as_tensor(value) for slot, value in slots.items()}
-        tensors |= {f"past_fakes/{index}": value for index, value in self.past_fakes.items()}
+        tensors |= {f"past_fakes/{name}": value for name, value in self.past_fakes.tensors().items()}
         return {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
 
     def _restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -140,7 +145,7 @@ class TrainingState:
                 index, slot = key.split("/")
                 state.setdefault(int(index), {})[slot] = value
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        self.past_fakes = {int(key): value for key, value in _below(tensors, "past_fakes").items()}
+        self.past_fakes.restore(_below(tensors, "past_fakes"))
 
 
 def recorded_run(output: Path) -> dict[str, Any]:

@@ -42,6 +42,19 @@ class StepBatch:
     z_pair: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class PastRows:
+    """Siblings of earlier steps, for some rows of a batch whose sources are theirs.
+
+    Attributes:
+        rows: ``(B,)`` bool.
+        fakes: ``(B, C, *shape)``; only the true rows are looked at.
+    """
+
+    rows: Tensor
+    fakes: Tensor
+
+
 def discriminator_step(
     discriminator: Discriminator,
     generator: Generator,
@@ -51,7 +64,7 @@ def discriminator_step(
     backward: Callable[[Tensor], None],
     *,
     penalised: Discriminator | None,
-    past_fakes: Tensor | None = None,
+    past: PastRows | None = None,
 ) -> dict[str, float]:
     """Accumulate the discriminator's gradients for one batch; the caller owns the optimiser.
 
@@ -63,15 +76,15 @@ def discriminator_step(
         backward: ``fabric.backward``.
         penalised: the bare discriminator (not Fabric's wrapper, which would bring autocast back) when the lazy penalty
             is due, else ``None``.
-        past_fakes: siblings of the same sources from earlier steps, mixed in for half of the batch.
+        past: rows of the batch that meet a sibling of an earlier step instead of one made now.
 
     Returns:
         figures to log.
     """
     with torch.no_grad():
         fake, _ = apply_on_grid(generator(batch.source, batch.z, batch.class_index), batch.source)
-    if past_fakes is not None:
-        fake = torch.where(_coin(len(fake), rng, fake.device), past_fakes, fake)
+    if past is not None:
+        fake = torch.where(past.rows.to(fake.device).reshape(-1, 1, 1, 1, 1), past.fakes.to(fake), fake)
     real = resample_slightly(batch.partner, rng)
 
     def seen(candidate: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,10 +223,6 @@ def _penalty(
 def _change(fields: Fields, unit: Tensor) -> Tensor:
     shape = (unit.shape[2], unit.shape[3], unit.shape[4])
     return appearance_change(fields, unit, None, shape)
-
-
-def _coin(count: int, rng: torch.Generator, device: torch.device) -> Tensor:
-    return (torch.rand(count, 1, 1, 1, 1, generator=rng) < 0.5).to(device)
 
 
 def _rms(values: Tensor) -> float:

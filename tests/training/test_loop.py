@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +11,14 @@ from safetensors.torch import load_file
 
 from medgan.checkpoint import load_checkpoint
 from medgan.config import Config
+from medgan.data.cohort import open_cohort
+from medgan.data.loaders import Prepared
+from medgan.data.split import split_cohort
 from medgan.errors import InputFault, TrainingFailure
 from medgan.training import loop
 from medgan.training.loop import train
 from medgan.training.state import has_state
+from medgan.training.steps import PastRows, StepBatch
 
 
 def with_training(config: Config, **changes: object) -> Config:
@@ -72,28 +78,28 @@ def test_an_interrupted_training_ends_bit_identical(
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_training_by_pairs_with_adaptive_augmentation_resumes_bit_identical(
+def test_a_training_with_all_that_goes_on_from_step_to_step_resumes_bit_identical(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = with_training(tiny_config, pair=1.0, augment=0.5, augment_target=0.6, augment_pairs=20)
+    config = with_training(tiny_config, pair=1.0, augment=0.5, augment_target=0.6, augment_pairs=20, fake_buffer=2)
     config = config.model_copy(update={"model": config.model.model_copy(update={"batch_diversity": True})})
-    whole = train(config, tmp_path / "whole")
     real_step, seen = loop._Trainer._step, []
 
     def dying_step(self: loop._Trainer) -> dict[str, float]:
-        if self.state.step == 4 and len(seen) == 4:
+        if self.state.step == 2 and len(seen) == 6 + 2:
             seen.append({})
             raise KeyboardInterrupt
         seen.append(real_step(self))
         return seen[-1]
 
     monkeypatch.setattr(loop._Trainer, "_step", dying_step)
+    whole = train(config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "run")
     train(config, tmp_path / "run")
-    assert seen[0]["discriminator/augment"] == 0.5
-    assert len({figures["discriminator/augment"] for figures in seen if figures}) > 1
-    assert all(figures["pair/difference"] > 0 for figures in seen if figures)
+    assert seen[:6] == [figures for figures in seen[6:] if figures]
+    assert [figures["discriminator/augment"] == 0.5 for figures in seen[:6]] == [True] * 4 + [False] * 2
+    assert all(figures["pair/difference"] > 0 for figures in seen[:6])
     a, b = (load_file(folder / "generator.safetensors") for folder in (whole, tmp_path / "run"))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -193,6 +199,69 @@ def test_a_loss_that_is_not_a_number_stops_with_the_reason_and_keeps_the_state(
     with pytest.raises(TrainingFailure, match="generator/loss is not a number at step 6"):
         train(tiny_config, tmp_path / "run")
     assert sorted(p.name for p in (tmp_path / "run" / "training_state").iterdir()) == ["step-00000002", "step-00000004"]
+
+
+STILL = {
+    "discriminator/loss": 0.7, "discriminator/margin": 0.1, "generator/adversarial": 0.7, "diversity/shape_voxels": 1.0,
+}  # fmt: skip
+
+
+def test_the_best_generator_is_kept_and_patience_ends_the_run(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([1.0, 3.0, 2.0, 2.0, 9.0, 9.0])
+
+    def moves(self: loop._Trainer) -> dict[str, float]:
+        with torch.no_grad():
+            self.state.average.average.velocity.bias.fill_(float(self.state.step + 1))
+        return STILL
+
+    monkeypatch.setattr(loop._Trainer, "_step", moves)
+    monkeypatch.setattr(loop, "Validator", lambda *_: lambda _: {"score": next(scores)})
+    checkpoint = load_checkpoint(train(with_training(tiny_config, validate_every=1, patience=2), tmp_path / "run"))
+    assert checkpoint.origin.steps == 2
+    assert checkpoint.origin.metrics["score"] == 3
+    assert torch.equal(checkpoint.generator.velocity.bias, torch.full_like(checkpoint.generator.velocity.bias, 2.0))
+    assert next(scores) == 9  # that of the fifth step, which is not taken
+
+
+def test_the_discriminator_meets_fakes_of_earlier_steps_with_their_own_sources(
+    tiny_config: Config,
+    cohort_folder: Path,
+    balls: Callable[[int, int], list[Prepared]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cohort = open_cohort(tiny_config.data)
+    config = with_training(tiny_config, batch=6, fake_buffer=32)
+    training = balls(120, 0)
+    trainer = loop._Trainer(config, tmp_path, cohort, split_cohort(cohort, config.data), training, [])
+    images, classes = trainer.volumes.images, trainer.volumes.class_index
+    met: list[int] = []
+
+    def judge(
+        _discriminator: object, _generator: object, batch: StepBatch, *_: object, past: PastRows | None, **__: object
+    ) -> dict[str, float]:
+        for row in [] if past is None else past.rows.nonzero().flatten().tolist():
+            # A sibling of step s is its source, s + 1 brighter.
+            made = float((past.fakes[row] - batch.source[row]).mean()) - 1  # type: ignore[union-attr]
+            assert torch.allclose(past.fakes[row], batch.source[row] + made + 1)  # type: ignore[union-attr]
+            assert round(made) < trainer.state.step
+            (index,) = [i for i in range(120) if torch.equal(images[i], batch.source[row])]
+            assert classes[index] == batch.class_index[row]
+            met.append(trainer.state.step)
+        return STILL
+
+    def make(_generator: object, _discriminator: object, batch: StepBatch, *_: object) -> tuple[dict[str, float], Any]:
+        return STILL, batch.source + trainer.state.step + 1
+
+    monkeypatch.setattr(loop, "discriminator_step", judge)
+    monkeypatch.setattr(loop, "generator_step", make)
+    for step in range(60):
+        trainer.state.step = step
+        trainer._step()
+    assert len(trainer.state.past_fakes.fakes) == 32
+    assert sum(step >= 20 for step in met) / (6 * 40) == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize("loss", ["nonsaturating", "hinge", "wgan-gp"])

@@ -7,7 +7,6 @@ from medgan.config import ModelConfig, TrainingConfig
 from medgan.models.discriminator import Discriminator
 from medgan.models.generator import Generator
 from medgan.models.posterior import PairEncoder
-from medgan.training.augmentation import adapted
 from medgan.training.losses import coarse_difference, normal_divergence
 from medgan.training.steps import StepBatch, generator_step
 
@@ -57,14 +56,6 @@ def test_what_differs_from_voxel_to_voxel_alone_counts_little() -> None:
     checks = (torch.stack(torch.meshgrid(*[torch.arange(8)] * 3, indexing="ij")).sum(dim=0) % 2).float()[None, None]
     assert float(coarse_difference(checks, 1 - checks)) == 0
     assert float(coarse_difference(checks, checks + 0.5)) == pytest.approx(0.5)
-
-
-def test_the_augmentation_follows_the_discriminators_lead() -> None:
-    assert adapted(0.5, 1.0, 0.6, 6, 60) == pytest.approx(0.6)
-    assert adapted(0.5, 0.5, 0.6, 6, 60) == pytest.approx(0.4)
-    assert adapted(0.5, 0.75, 0.5, 6, 60) == 0.5
-    assert adapted(0.98, 1.0, 0.6, 6, 60) == 1
-    assert adapted(0.02, 0.0, 0.6, 6, 60) == 0
 
 
 def test_a_discriminator_of_batches_sees_that_all_candidates_are_alike() -> None:
