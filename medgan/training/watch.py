@@ -1,7 +1,8 @@
 """What ends a training that can no longer succeed: a number that is none, a network that does nothing.
 
-Each is noticed within :data:`STEPS` updates of its beginning. The last good state stays on disk, because nothing is
-written while one is suspected (:attr:`Watch.suspicious`) or a weight is not finite.
+A number that is none is noticed at once, the others after :data:`STEPS` updates in a row; a generator that has not
+begun to vary is given :data:`WARM_UP`. The last good state stays on disk, because nothing is written while one is
+suspected (:attr:`Watch.suspicious`) or a weight is not finite.
 """
 
 from __future__ import annotations
