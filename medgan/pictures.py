@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,6 @@ Labelled = tuple[Image, Image | None]
 OUTLINES = ("#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#E69F00")
 PANEL_INCHES = 1.9
 DPI = 110
-MANY_COLUMNS = 8
 CHECKERBOARD_FIELDS = 8
 
 
@@ -196,39 +194,6 @@ def checkerboard(first: Image, second: Image, fields: int = CHECKERBOARD_FIELDS)
     side = max(1, round(max(first.shape) / fields))
     odd = sum(index // side for index in np.indices(first.shape)) % 2 == 1
     return np.where(odd, second, first)
-
-
-def contact_sheet(
-    volumes: Sequence[Image],
-    labels: Sequence[Image | None] | None = None,
-    titles: Sequence[str] | None = None,
-    spacing: Spacing | None = None,
-) -> Figure:
-    """Draw many volumes on one sheet, each with its own slice and intensity window.
-
-    Args:
-        volumes: ``(D, H, W)`` each, of any shapes.
-        labels: as many label maps or none.
-        titles: as many titles.
-        spacing: mm between voxels along the axes; none: cubes.
-
-    Raises:
-        ValueError: no volumes, or lengths or shapes that do not fit.
-    """
-    if not volumes:
-        raise ValueError("volumes must hold at least one volume")
-    labels = labels if labels is not None else [None] * len(volumes)
-    titles = titles if titles is not None else [""] * len(volumes)
-    if not len(volumes) == len(labels) == len(titles):
-        raise ValueError(f"lengths must match, got {len(volumes)} volumes, {len(labels)} labels, {len(titles)} titles")
-    columns = min(MANY_COLUMNS, len(volumes))
-    figure, axes = _panels(ceil(len(volumes) / columns), columns)
-    panels = [panel for row in axes for panel in row]
-    for panel, volume, label, title in zip(panels, volumes, labels, titles, strict=False):
-        plane = best_slice(volume, label)
-        _show(panel, volume, label, plane=plane, window=_window(volume), spacing=spacing)
-        panel.set_title(title, fontsize=7)
-    return figure
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -16,7 +16,6 @@ from medgan.pictures import (
     OUTLINES,
     checkerboard,
     checkerboard_figure,
-    contact_sheet,
     deformation_figure,
     save_figure,
     siblings_figure,
@@ -190,15 +189,6 @@ def test_checkerboards_have_a_row_a_source() -> None:
         checkerboard_figure([])
 
 
-def test_contact_sheet_wraps_and_takes_volumes_of_any_shape() -> None:
-    volumes = [RNG.random((10 + i, 12, 9)) for i in range(11)]
-    figure = contact_sheet(volumes, titles=[f"case {i}" for i in range(11)])
-    assert len(figure.axes) == 16
-    assert [a.get_title() for a in figure.axes if a.get_title()] == [f"case {i}" for i in range(11)]
-    width, height = figure.get_size_inches()
-    assert width > height
-
-
 def test_saved_picture_is_whole_and_alone(tmp_path: Path) -> None:
     image, label = head()
     path = tmp_path / "new" / "rows.png"
@@ -239,16 +229,14 @@ def test_shapes_that_do_not_fit_are_refused_with_the_value() -> None:
     with pytest.raises(ValueError, match=r"label must have the shape \(24, 30, 20\), got \(24, 30, 19\)"):
         siblings_figure([(image, label[..., 1:], [])])
     with pytest.raises(ValueError, match=r"a volume must be \(D, H, W\)"):
-        contact_sheet([image[None]])
+        siblings_figure([(image[None], None, [])])
     with pytest.raises(ValueError, match="displacement must have the shape"):
         deformation_figure(image, image, np.zeros(image.shape), np.ones(image.shape))
-    with pytest.raises(ValueError, match="2 volumes, 1 labels"):
-        contact_sheet([image, image], labels=[None])
 
 
 def test_import_loads_no_matplotlib_and_drawing_no_pyplot() -> None:
     code = (
         "import sys, numpy as np; import medgan.pictures as p; assert 'matplotlib' not in sys.modules;"
-        "p.contact_sheet([np.zeros((8, 8, 8))]); assert 'matplotlib.pyplot' not in sys.modules"
+        "p.siblings_figure([(np.zeros((8, 8, 8)), None, [])]); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -76,7 +76,7 @@ def batches(studies: int) -> Iterator[int]:
 
 
 def bootstrap_means(studies: Array, resamples: int, rng: np.random.Generator) -> Array:
-    """Return the means, ``(N, R)``, of ``(N, S, P)`` studies resampled as ``paired_bootstrap`` does."""
+    """Return the means, ``(N, R)``, of ``(N, S, P)`` studies resampled as ``resampled_mean`` does."""
     _, seeds, patients = studies.shape
     of_seeds, of_patients = draw_counts(seeds, resamples, rng), draw_counts(patients, resamples, rng)
     means: Array = np.einsum("rs,nsr->nr", of_seeds, studies @ of_patients.T) / (seeds * patients)

@@ -87,11 +87,6 @@ class RunScores:
     patients: tuple[str, ...]
 
 
-def paired_bootstrap(difference: Array, resamples: int, rng: np.random.Generator, level: float = 0.95) -> Interval:
-    """Return the mean of ``difference`` with a percentile interval of that coverage. See :func:`resampled_mean`."""
-    return resampled_mean(difference, resamples, rng).interval(level)
-
-
 def resampled_mean(table: Array, resamples: int, rng: np.random.Generator) -> Resampled:
     """Return the mean of one arm's values, or of paired differences, resampling patients and (if several) seeds.
 
@@ -110,48 +105,6 @@ def resampled_mean(table: Array, resamples: int, rng: np.random.Generator) -> Re
     counts = np.einsum("rs,sp,rp->r", seeds, known.astype(np.float64), patients, optimize=True)
     means = np.divide(totals, counts, out=np.full(resamples, np.nan), where=counts > 0)
     return Resampled(float(table[known].mean()), means)
-
-
-def paired_metric_bootstrap(
-    metric: WeightedMetric,
-    scores: Array,
-    baseline: Array | None,
-    truth: NDArray[np.int64],
-    patients: Sequence[str],
-    *,
-    resamples: int,
-    rng: np.random.Generator,
-    level: float = 0.95,
-) -> Interval:
-    """The same for a metric of the whole test set, such as the AUC, computed anew in every resample and for every seed.
-
-    A resample that lacks all but one class has no AUC and is left out. See :func:`resampled_metric` for the rest.
-
-    Args:
-        scores: ``(seeds, N, K)`` class probabilities of N cases.
-        baseline: the same of the arm to subtract; ``None`` for the metric itself.
-        truth: ``(N,)`` class indices.
-        patients: ``(N,)`` who each case is of; a patient is resampled with all cases.
-    """
-    people = tuple(patients)
-    runs = [RunScores(seed, 0, of_seed, truth, people) for seed, of_seed in enumerate(scores)]
-    others = None
-    if baseline is not None:
-        others = [RunScores(seed, 0, of_seed, truth, people) for seed, of_seed in enumerate(baseline)]
-    return fold_metric_bootstrap(metric, runs, others, resamples=resamples, rng=rng, level=level)
-
-
-def fold_metric_bootstrap(
-    metric: WeightedMetric,
-    runs: Sequence[RunScores],
-    baseline: Sequence[RunScores] | None,
-    *,
-    resamples: int,
-    rng: np.random.Generator,
-    level: float = 0.95,
-) -> Interval:
-    """The same for cross-validation, with an interval of that coverage. See :func:`resampled_metric`."""
-    return resampled_metric(metric, runs, baseline, resamples=resamples, rng=rng).interval(level)
 
 
 def resampled_metric(

@@ -33,7 +33,6 @@ SAME, NOT_SAME = "identical", "NOT IDENTICAL"
 """Verdicts of a check: every figure of every patient equals the baseline's, or not."""
 REFERENCE = "reference: all labels"
 """What stands in the verdict's place of an arm with all labels: a ceiling, of which nothing is claimed."""
-NOTHING = Interval(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from medgan.comparison.statistics import (
     Interval,
     RunScores,
-    fold_metric_bootstrap,
+    WeightedMetric,
     holm,
     nadeau_bengio,
-    paired_bootstrap,
-    paired_metric_bootstrap,
+    resampled_mean,
+    resampled_metric,
     sign_flip,
     verdict,
     weighted_auc,
@@ -25,15 +25,30 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+def bootstrap(table: np.ndarray, resamples: int, generator: np.random.Generator) -> Interval:
+    return resampled_mean(table, resamples, generator).interval(0.95)
+
+
+def metric_bootstrap(
+    metric: WeightedMetric, runs: list[RunScores], baseline: list[RunScores] | None, *, resamples: int
+) -> Interval:
+    return resampled_metric(metric, runs, baseline, resamples=resamples, rng=rng()).interval(0.95)
+
+
+def one_fold(scores: np.ndarray, truth: np.ndarray, patients: list[str]) -> list[RunScores]:
+    """One run a seed of ``(seeds, N, K)`` scores."""
+    return [RunScores(seed, 0, of_seed, truth, tuple(patients)) for seed, of_seed in enumerate(scores)]
+
+
 def test_a_constant_difference_has_no_width() -> None:
-    interval = paired_bootstrap(np.full((3, 20), 0.25), 500, rng())
+    interval = bootstrap(np.full((3, 20), 0.25), 500, rng())
     assert (interval.mean, interval.low, interval.high) == pytest.approx((0.25, 0.25, 0.25))
     assert interval.excludes_zero
 
 
 def test_one_seed_gives_the_textbook_interval_of_a_mean() -> None:
     values = rng(1).normal(1.0, 2.0, (1, 400))
-    interval = paired_bootstrap(values, 20000, rng())
+    interval = bootstrap(values, 20000, rng())
     half_width = 1.96 * values.std() / np.sqrt(400)
     assert interval.mean == pytest.approx(values.mean())
     assert interval.low == pytest.approx(values.mean() - half_width, abs=0.02)
@@ -42,22 +57,22 @@ def test_one_seed_gives_the_textbook_interval_of_a_mean() -> None:
 
 def test_seeds_that_disagree_widen_the_interval_however_many_patients_there_are() -> None:
     seed_effects = rng(2).normal(0, 1, (8, 1))
-    interval = paired_bootstrap(np.repeat(seed_effects, 500, axis=1), 20000, rng())
+    interval = bootstrap(np.repeat(seed_effects, 500, axis=1), 20000, rng())
     expected = 2 * 1.96 * seed_effects.std() / np.sqrt(8)
     assert interval.high - interval.low == pytest.approx(expected, rel=0.06)
 
 
 def test_missing_values_are_left_out_of_the_mean() -> None:
     values = np.array([[1.0, np.nan, 3.0], [1.0, np.nan, np.nan]])
-    interval = paired_bootstrap(values, 500, rng())
+    interval = bootstrap(values, 500, rng())
     assert interval.mean == pytest.approx(5 / 3)
     assert 1 <= interval.low <= interval.high <= 3
-    assert np.isnan(paired_bootstrap(np.full((2, 2), np.nan), 100, rng()).mean)
+    assert np.isnan(bootstrap(np.full((2, 2), np.nan), 100, rng()).mean)
 
 
 def test_the_same_generator_gives_the_same_interval() -> None:
     values = rng(3).normal(size=(2, 9))
-    assert paired_bootstrap(values, 300, rng(7)) == paired_bootstrap(values, 300, rng(7))
+    assert bootstrap(values, 300, rng(7)) == bootstrap(values, 300, rng(7))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -94,7 +109,7 @@ def test_auc_bootstrap_width_matches_hanley_and_mcneil() -> None:
     truth = np.array([1] * 150 + [0] * 150)
     scores = np.stack([-p, p], axis=1)[None]
     patients = [str(i) for i in range(300)]
-    interval = paired_metric_bootstrap(weighted_auc, scores, None, truth, patients, resamples=3000, rng=rng())
+    interval = metric_bootstrap(weighted_auc, one_fold(scores, truth, patients), None, resamples=3000)
     a = roc_auc_score(truth, p)
     q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
     error = np.sqrt((a * (1 - a) + 149 * (q1 - a * a) + 149 * (q2 - a * a)) / 150**2)
@@ -105,9 +120,8 @@ def test_auc_bootstrap_width_matches_hanley_and_mcneil() -> None:
 def test_an_arm_against_itself_has_no_difference_in_auc() -> None:
     scores = rng(8).dirichlet(np.ones(3), (2, 30))
     truth = rng(9).integers(0, 3, 30)
-    interval = paired_metric_bootstrap(
-        weighted_auc, scores, scores, truth, [str(i) for i in range(30)], resamples=200, rng=rng()
-    )
+    runs = one_fold(scores, truth, [str(i) for i in range(30)])
+    interval = metric_bootstrap(weighted_auc, runs, runs, resamples=200)
     assert interval == Interval(0.0, 0.0, 0.0)
 
 
@@ -118,7 +132,8 @@ def test_cases_of_one_patient_are_resampled_together() -> None:
     p_wrong = np.where(np.arange(40) < 20, p, 1 - p)
     wrong = np.stack([1 - p_wrong, p_wrong], axis=1)[None]
     two_patients = ["a"] * 20 + ["b"] * 20
-    interval = paired_metric_bootstrap(weighted_auc, wrong, scores, truth, two_patients, resamples=500, rng=rng())
+    runs, others = (one_fold(given, truth, two_patients) for given in (wrong, scores))
+    interval = metric_bootstrap(weighted_auc, runs, others, resamples=500)
     assert (interval.low, interval.high) == (-1.0, 0.0)
 
 
@@ -182,27 +197,12 @@ def runs_of(scores: np.ndarray, truth: np.ndarray, folds: np.ndarray, patients: 
     ]
 
 
-def test_one_fold_is_the_paired_bootstrap_of_the_metric() -> None:
-    scores, other = rng(11).dirichlet(np.ones(3), (2, 4, 30))
-    truth, patients = rng(12).integers(0, 3, 30), np.array([f"p{i // 2}" for i in range(30)])
-    folds = np.zeros(30, int)
-    expected = paired_metric_bootstrap(weighted_auc, scores, other, truth, list(patients), resamples=300, rng=rng(1))
-    found = fold_metric_bootstrap(
-        weighted_auc,
-        runs_of(scores, truth, folds, patients),
-        runs_of(other, truth, folds, patients),
-        resamples=300,
-        rng=rng(1),
-    )
-    assert found == expected
-
-
 def test_the_mean_over_folds_is_that_of_each_fold_alone() -> None:
     scores, truth = rng(13).dirichlet(np.ones(2), (3, 40)), np.arange(40) % 2
     folds = np.arange(40) // 8
     runs = runs_of(scores, truth, folds, np.arange(40).astype(str))
     alone = [roc_auc_score(run.truth, run.scores[:, 1]) for run in runs]
-    found = fold_metric_bootstrap(weighted_auc, runs, None, resamples=50, rng=rng())
+    found = metric_bootstrap(weighted_auc, runs, None, resamples=50)
     assert found.mean == pytest.approx(np.mean(alone))
     assert found.low < found.mean < found.high
 
@@ -215,7 +215,7 @@ def test_a_linear_metric_in_folds_has_the_interval_of_all_patients_together() ->
         return weights @ (s.argmax(axis=1) == t) / weights.sum(axis=1)
 
     runs = runs_of(scores, truth, np.arange(400) % 5, np.arange(400).astype(str))
-    found = fold_metric_bootstrap(accuracy, runs, None, resamples=8000, rng=rng())
+    found = metric_bootstrap(accuracy, runs, None, resamples=8000)
     error = np.sqrt(found.mean * (1 - found.mean) / 400)
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.05)
 
@@ -225,7 +225,7 @@ def test_a_fold_that_lost_a_class_is_left_out_of_the_resample() -> None:
     scores = np.array([[[0.8, 0.2], [0.2, 0.8], [0.4, 0.6], [0.6, 0.4]]])
     truth, folds = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
     runs = runs_of(scores, truth, folds, np.array(list("abcd")))
-    found = fold_metric_bootstrap(weighted_auc, runs, None, resamples=400, rng=rng())
+    found = metric_bootstrap(weighted_auc, runs, None, resamples=400)
     assert (found.mean, found.low, found.high) == (0.5, 0.0, 1.0)
 
 
@@ -233,7 +233,7 @@ def test_arms_that_are_no_pairs_are_refused() -> None:
     scores, truth = rng(16).dirichlet(np.ones(2), (2, 6)), np.array([0, 1] * 3)
     runs = runs_of(scores, truth, np.zeros(6, int), np.array(list("abcdef")))
     with pytest.raises(ValueError, match="differ in seeds"):
-        fold_metric_bootstrap(weighted_auc, runs, runs[::-1], resamples=10, rng=rng())
+        metric_bootstrap(weighted_auc, runs, runs[::-1], resamples=10)
 
 
 def test_holm_by_hand() -> None:

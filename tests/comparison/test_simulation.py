@@ -11,7 +11,7 @@ from medgan.comparison.simulation import (
     sign_flips,
     simulate_verdicts,
 )
-from medgan.comparison.statistics import holm, paired_bootstrap, sign_flip, verdict
+from medgan.comparison.statistics import holm, resampled_mean, sign_flip, verdict
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -22,7 +22,7 @@ def test_many_bootstraps_at_once_are_the_bootstrap_of_each() -> None:
     studies = rng(1).normal(0.1, 1, (3, 7, 20))
     means = bootstrap_means(studies, 500, rng(2))
     for study, resampled in zip(studies, means, strict=True):
-        expected = paired_bootstrap(study, 500, rng(2))
+        expected = resampled_mean(study, 500, rng(2)).interval(0.95)
         assert tuple(np.quantile(resampled, [0.025, 0.975])) == pytest.approx((expected.low, expected.high))
 
 
@@ -47,7 +47,9 @@ def test_holm_of_rows_is_holm_of_each() -> None:
 def test_simulated_verdicts_are_those_of_the_rule_for_one_study() -> None:
     tables = rng(8).normal(0, 0.01, (2, 8, 12)) + np.array([0.02, 0.0])[:, None, None]
     p_values = holm([sign_flip(table.mean(axis=1), rng()) for table in tables])
-    expected = [verdict(paired_bootstrap(t, 400, rng()), p, 8) for t, p in zip(tables, p_values, strict=True)]
+    expected = [
+        verdict(resampled_mean(t, 400, rng()).interval(0.95), p, 8) for t, p in zip(tables, p_values, strict=True)
+    ]
     assert simulate_verdicts(lambda: tables, 3, resamples=400, rng=rng()) == [expected] * 3
     assert expected[0] == "gain"
 

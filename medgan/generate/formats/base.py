@@ -23,7 +23,6 @@ from medgan.generate.store import Content, Store
 LEVEL = 2
 """Default compression: as small as gzip's level 3 within a few per cent, several times as fast, on real scans and on
 phantoms (``benchmarks/compression.py``)."""
-MAX_LEVEL = 3
 
 
 @dataclass(frozen=True, eq=False)
