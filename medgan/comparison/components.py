@@ -16,7 +16,8 @@ from typing import Any
 from medgan.errors import InputFault
 
 TARGET = "_target_"
-ROOTS = ("monai.transforms", "torchio", "torchio.transforms", "medgan.transforms")
+ROOTS = ("monai.transforms", "torchio", "torchio.transforms")
+OWN = "medgan.transforms"
 DEPTH = 8
 KNOWN = "name a class of monai.transforms or torchio, e.g. monai.transforms.RandBiasFieldd"
 PLAIN = "give numbers, texts, true, false, null, lists or mappings"
@@ -44,7 +45,6 @@ REFUSED: Mapping[str, str] = {
     "HistogramStandardization": "reads files",
     "Resample": "reads files and changes the grid",
     "ToReferenceSpace": "changes the grid",
-    "RandDAGANd": "uses a generator, which the study must know to check for leaks; use the part gan",
 }
 REFUSED_MODULES: Mapping[str, str] = {
     "monai.transforms.io": "reads or writes files",
@@ -78,6 +78,9 @@ def resolve(target: object) -> type:
     if not isinstance(target, str):
         raise InputFault(_shown(target), "COMPONENT_TARGET", "a transform needs its dotted path in _target_", KNOWN)
     root, _, name = target.rpartition(".")
+    if root == OWN:
+        reason = "it uses a generator, which the study must know to check for leaks"
+        raise InputFault(_shown(target), "COMPONENT_REFUSED", reason, "use the part gan instead")
     if root not in ROOTS or not name.isidentifier() or name.startswith("_"):
         raise InputFault(_shown(target), "COMPONENT_TARGET", f"not a class of {', '.join(ROOTS)}", KNOWN)
     package = root.partition(".")[0]

@@ -199,7 +199,11 @@ def test_plain_data_is_plain() -> None:
         ({"_target_": "monai.transforms.RandFlipd", "prob": 1}, "COMPONENT_ARGUMENTS", "keys must be of image, label"),
         ({"_target_": "monai.transforms.RandFlipd", "keys": ["seg"]}, "COMPONENT_ARGUMENTS", "got ['seg']"),
         ({"_target_": "monai.transforms.RandFlipd", "keys": KEYS, "p": 1}, "COMPONENT_ARGUMENTS", "'p'"),
-        ({"_target_": "medgan.transforms.RandDAGANd", "keys": KEYS}, "COMPONENT_REFUSED", "use the part gan"),
+        (
+            {"_target_": "medgan.transforms.RandDAGANd", "keys": KEYS},
+            "COMPONENT_REFUSED",
+            "leaks, use the part gan instead",
+        ),
         ({"keys": KEYS}, "COMPONENT_TARGET", "_target_"),
         ("monai.transforms.RandFlipd", "COMPONENT_TARGET", "mapping"),
     ],
