@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from enum import StrEnum
@@ -18,6 +19,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from medgan import __version__
 from medgan.errors import InputFault, MedganError
 from medgan.interrupts import Interrupted, raise_on_signals
 from medgan.locks import only_writer
@@ -80,15 +82,41 @@ class StudyEngine(StrEnum):
     ray = "ray"
 
 
+def _within(words: str, is_allowed: Callable[[float], bool]) -> Callable[[float | None], float | None]:
+    """Return a check of an option's value that says in words what is allowed, of NaN too."""
+
+    def check(value: float | None) -> float | None:
+        if value is not None and not is_allowed(value):
+            raise typer.BadParameter(f"{value:g} is not {words}")
+        return value
+
+    return check
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"medgan {__version__}")
+        raise typer.Exit
+
+
+BELOW_ONE = _within("from 0 to below 1", lambda value: 0 <= value < 1)
+STRENGTH = _within("from 0 to 2", lambda value: 0 <= value <= 2)
+SOME_STRENGTH = _within("from 0.01 to 2", lambda value: 0.01 <= value <= 2)
+ABOVE_ZERO = _within("above 0 and at most 1", lambda value: 0 < value <= 1)
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="log what is done; -vv: all")] = 0,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="errors alone: no warnings, no progress bars")] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="logs as one JSON object a line")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="say which version this is")
+    ] = False,
 ) -> None:
     """Set up logging for every subcommand."""
-    del debug  # looked up in sys.argv by main(), which also serves errors before this runs
+    del version, debug  # the latter is looked up in sys.argv by main(), which also serves errors before this runs
     configure(-1 if quiet else verbose, as_json=log_json)
     if quiet:
         os.environ["MEDGAN_QUIET"] = "1"
@@ -155,7 +183,10 @@ def evaluate(
         int, typer.Option(min=0, help="steps of each independent task network; 0: do without its figures")
     ] = 200,
     strength: Annotated[
-        float, typer.Option(min=0.01, max=2, help="of the siblings; 1: what was learned; give that of their use")
+        float,
+        typer.Option(
+            callback=SOME_STRENGTH, help="of the siblings, 0.01 to 2; 1: what was learned; give that of their use"
+        ),
     ] = 1.0,
     as_json: AsJson = False,
 ) -> None:
@@ -183,7 +214,9 @@ def generate(
     output: Annotated[str, typer.Option("--output", help="folder to write, or a URL that fsspec knows (s3://...)")],
     count: Annotated[int, typer.Option(min=1, help="number of synthetic volumes")],
     seed: Annotated[int, typer.Option(min=0, help="seed of the noise")] = 0,
-    strength: Annotated[float, typer.Option(min=0, max=2, help="0: the identity; 1: what was learned")] = 1.0,
+    strength: Annotated[
+        float, typer.Option(callback=STRENGTH, help="0: the identity; 1: what was learned; at most 2")
+    ] = 1.0,
     sources: Annotated[
         Sources, typer.Option(help="training: of a known cohort, only cases the generator has seen")
     ] = Sources.training,
@@ -192,14 +225,21 @@ def generate(
     ] = None,
     balance: Annotated[bool, typer.Option("--balance", help="as many volumes of each class")] = False,
     max_share: Annotated[
-        float | None, typer.Option(min=0, max=1, help="largest share of the volumes from any one patient, e.g. 0.1")
+        float | None,
+        typer.Option(
+            callback=ABOVE_ZERO,
+            help="largest share of the volumes from any one patient, above 0 and at most 1, e.g. 0.1",
+        ),
     ] = None,
     volume_format: Annotated[
         VolumeFormat, typer.Option("--format", help="how volumes are written")
     ] = VolumeFormat.nifti,
     real_share: Annotated[
         float,
-        typer.Option(min=0, max=1, help="share of real training cases, linked, in the finished set; not for dicom"),
+        typer.Option(
+            callback=BELOW_ONE,
+            help="share of real training cases, linked, in the finished set, from 0 to below 1; not for dicom",
+        ),
     ] = 0.0,
     level: Annotated[int, typer.Option(min=0, max=3, help="compression: 0 fastest, 2 mostly smallest, 3 slowest")] = 2,
     workers: Annotated[int | None, typer.Option(min=1, help="volumes at a time; by default one a core")] = None,
@@ -210,7 +250,8 @@ def generate(
     min_quality: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="draw volumes again that score less, e.g. 0.05: less usual than 5 % of real ones"
+            callback=BELOW_ONE,
+            help="draw volumes again that score less, from 0 to below 1, e.g. 0.05: less usual than 5 % of real ones",
         ),
     ] = 0.0,
 ) -> None:

@@ -137,7 +137,8 @@ def _write(checkpoint: Checkpoint, bundle: Path) -> None:
 def metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what the bundle says of itself, by MONAI's schema."""
     config, origin = checkpoint.config, checkpoint.origin
-    versions: Mapping[str, str] = checkpoint.record["versions"]
+    # A build's local label (``+cpu``) is on no index.
+    versions = {name: version.partition("+")[0] for name, version in checkpoint.record["versions"].items()}
     volume = {
         "type": "image",
         "format": FORMATS[config.data.modality],
@@ -231,7 +232,7 @@ def readme(checkpoint: Checkpoint) -> str:
 
 ## Running it
 
-With medgan installed (`pip install medgan`), in this folder:
+With medgan installed (from its repository: `pip install .`), in this folder:
 
 ```python
 from monai.bundle import run

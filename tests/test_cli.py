@@ -11,6 +11,9 @@ import nibabel
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
+
+from medgan import __version__, cli
 
 COMMANDS = ["demo", "check", "train", "evaluate", "generate", "compare", "reproduce", "export", "info"]
 
@@ -60,11 +63,35 @@ def test_help_answers_without_importing_torch(command: str | None) -> None:
     assert "Usage: medgan" in result.stdout
 
 
+GENERATE = ["generate", "a", "--data", "b", "--output", "c"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--strength", "nan", "nan is not from 0 to 2"),
+        ("--min-quality", "1", "1 is not from 0 to below 1"),
+        ("--real-share", "1", "1 is not from 0 to below 1"),
+        ("--max-share", "0", "0 is not above 0 and at most 1"),
+        ("--max-share", "nan", "nan is not above 0 and at most 1"),
+    ],
+)
+def test_a_value_out_of_an_options_range_is_said_in_words(option: str, value: str, said: str) -> None:
+    result = CliRunner().invoke(cli.app, [*GENERATE, "--count", "1", option, value])
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+
+
+def test_the_version_is_told() -> None:
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"medgan {__version__}\n")
+
+
 def test_a_usage_error_is_one_line() -> None:
     for arguments in (
         ["nonsense"],
         ["train", "x.yaml"],
-        ["generate", "a", "--data", "b", "--output", "c", "--count", "0"],
+        [*GENERATE, "--count", "0"],
     ):
         result = medgan(*arguments)
         require_fault(result, "USAGE")
@@ -73,6 +100,8 @@ def test_a_usage_error_is_one_line() -> None:
 
 def test_a_missing_file(config_file: Path, tmp_path: Path) -> None:
     require_fault(medgan("train", tmp_path / "none.yaml", "--output", tmp_path / "o"), "none.yaml", "MISSING_FILE")
+    elsewhere = medgan("train", config_file, "data.root=/nowhere", "--output", tmp_path / "o")
+    require_fault(elsewhere, "/nowhere: MISSING_FILE", "set data.root=FOLDER")
     (tmp_path / "cohort" / "images" / "case03.nii.gz").unlink()
     require_fault(medgan("train", config_file, "--output", tmp_path / "o"), "case03.nii.gz", "MISSING_FILE")
     require_fault(medgan("info", tmp_path / "nowhere"), "nowhere", "MISSING_FILE")

@@ -64,6 +64,12 @@ def bundle(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
+def test_the_metadata_names_versions_as_an_index_has_them(bundle: Path) -> None:
+    told = json.loads((bundle / METADATA).read_text())
+    assert told["pytorch_version"] == torch.__version__.partition("+")[0]
+    assert "+" not in "".join(told["required_packages_version"].values())
+
+
 def test_monai_verifies_the_metadata(bundle: Path, tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps(SCHEMA))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -83,6 +84,9 @@ def open_cohort(data: DataConfig) -> Cohort:
         from medgan.data.download import fetch_decathlon
 
         root = fetch_decathlon(root, data.decathlon_task)
+    if not os.path.exists(root):  # noqa: PTH110 - False, too, for what cannot be a path
+        reason = "there is no such file or folder (data.root)"
+        raise InputFault(fault_path(root), "MISSING_FILE", reason, "set data.root=FOLDER to where the cohort lies")
     cohort = read_cohort(root, class_key=data.class_key, classes=data.classes, labels=data.labels)
     if not cohort.label_names and any(case.label for case in cohort.cases):
         values = {
