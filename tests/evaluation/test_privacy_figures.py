@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from medgan.evaluation.privacy_figures import (
     adversarial,
     closeness,
     copy_figures,
+    linkage,
     linkage_in_features,
     membership,
 )
@@ -78,6 +80,15 @@ def test_two_scans_of_a_patient_are_one_patient_to_every_attack() -> None:
     assert figures["adversarial"]["size"] == 15
     # Among strangers nobody's nearest neighbour is the same patient's other scan.
     assert figures["adversarial"]["real"]["value"] == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_sibling_nearest_to_another_scan_of_its_patient_is_linked() -> None:
+    nearest = np.array([[1, 0], [0, 0], [3, 3], [2, 0]])
+    measured = SimpleNamespace(nearest=nearest, correlation=np.ones((4, 2)))
+    link = linkage(measured, Real(cases("t", 4, 2), []), 0)["linkage"]  # type: ignore[arg-type]
+    assert link["share"]["value"] == 7 / 8
+    assert link["chance"] == 1 / 2
+    assert (link["by"], link["features"]) == ("voxels", None)
 
 
 def test_the_better_of_two_links_is_the_headline() -> None:
