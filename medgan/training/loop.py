@@ -209,12 +209,11 @@ class _Trainer:
         config, step = self._now(), self.state.step
         rng = torch_generator(self.config.seed, "step", step)
         penalise = step % config.penalty_every == 0
-        pairs = self.volumes.pairs.draw(config.batch, rng)
-        noise = torch.randn(3, config.batch, self.config.model.latent, generator=rng)
-        batch = self._batch(pairs, noise)
+        batch, pairs = self._draw(rng)
         # From a stream of their own, so that the rest is drawn as without them.
         past_rng = torch_generator(self.config.seed, "past fakes", step)
         judged_pairs, past = with_past(pairs, self.state.past_fakes, self.volumes.pairs, past_rng)
+        noise = torch.stack([batch.z, batch.z_other, batch.z_pair])
         judged = batch if past is None else self._batch(judged_pairs, noise)
 
         def judge(rows: slice, share: float) -> dict[str, float]:
@@ -274,6 +273,11 @@ class _Trainer:
         """Return the settings of this step: the configured ones, but for an augmentation that adapts."""
         config, augment = self.config.training, self.state.augment
         return config if augment is None else config.model_copy(update={"augment": augment})
+
+    def _draw(self, rng: torch.Generator) -> tuple[StepBatch, PairBatch]:
+        pairs = self.volumes.pairs.draw(self.config.training.batch, rng)
+        noise = torch.randn(3, self.config.training.batch, self.config.model.latent, generator=rng)
+        return self._batch(pairs, noise), pairs
 
     def _batch(self, pairs: PairBatch, noise: Tensor) -> StepBatch:
         """Return the volumes of the pairs, with noise ``(3, B, latent)``."""
