@@ -489,9 +489,15 @@ def _without_branches(location: Sequence[int | str]) -> list[int | str]:
 
 def _branches(annotation: Any) -> set[str]:
     """Return the names of a union's members in pydantic's locations; none for what is no union of several."""
-    members = [member for member in typing.get_args(annotation) if member is not type(None)]
-    is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
-    return {getattr(member, "__name__", "") for member in members} if is_union and len(members) > 1 else set()
+    members = _members(annotation)
+    return {getattr(member, "__name__", "") for member in members} if len(members) > 1 else set()
+
+
+def _members(annotation: Any) -> list[Any]:
+    """Return the members of a union, without None; none for what is no union."""
+    if typing.get_origin(annotation) not in (types.UnionType, typing.Union):
+        return []
+    return [member for member in typing.get_args(annotation) if member is not type(None)]
 
 
 def _inside(annotation: Any, part: int | str) -> Any:
@@ -528,9 +534,7 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
     """Return the sections that a field can hold: itself, or members of a union."""
     if isinstance(annotation, type) and typing.get_origin(annotation) is None:
         return [annotation] if issubclass(annotation, BaseModel) else []
-    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
-        return [section for member in typing.get_args(annotation) for section in _sections(member)]
-    return []
+    return [section for member in _members(annotation) for section in _sections(member)]
 
 
 def _inner(field: FieldInfo) -> list[tuple[str, type[BaseModel]]]:

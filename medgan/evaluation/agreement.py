@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medgan.data.loaders import Prepared, stack_images
+from medgan.evaluation.fidelity import Sets
 from medgan.evaluation.intervals import Array, Rows, drawn_figures
-from medgan.evaluation.judges import Task, Verdicts, case_means, describe, fit_judge, judge
+from medgan.evaluation.judges import Task, Verdicts, case_means, fit_judge, judge
 from medgan.evaluation.real import Real, interpolate_once, patients_of
 from medgan.evaluation.siblings import make_sibling
-from medgan.evaluation.task_space import Described, task_fidelity
+from medgan.evaluation.task_space import task_fidelity
 from medgan.progress import track
 from medgan.sampler import Sampler
 from medgan.seeding import derive_seed, numpy_generator
@@ -112,7 +113,7 @@ def measure_agreement(
     of_siblings = np.full((len(sources), count, len(task.names)), np.nan)
     confidence = np.full((len(real.training), siblings), np.nan)
     of_sources = np.full((len(sources), len(task.names)), np.nan)
-    of_held_out, of_raw, described = [], [], []
+    of_held_out, of_raw, seen = [], [], []
     folds = int(fold_of.max()) + 1
     for fold in range(folds):
         network = fit_judge(
@@ -122,20 +123,21 @@ def measure_agreement(
             seed=derive_seed(seed, "judge", task.kind, fold),
             description=f"{task.kind} network {fold + 1} of {folds}",
         )
-        places, seen = np.flatnonzero(fold_of == fold).tolist(), []
+        places = np.flatnonzero(fold_of == fold).tolist()
+        features: list[Array] = []
+        own = _ask(network, task, [moved_sources[place] for place in places])
+        of_sources[places] = own.scores
         for place in track(places, "judging siblings"):
             made = [make_sibling(sampler, sources[place], index, seed, strength) for index in range(count)]
             truths = [_truth_of(task, sources[place], sibling.label) for sibling in made]
-            images = torch.stack([sibling.image for sibling in made])
-            said = judge(network, task, images, truths)
-            seen.append(describe(network, images))
+            said = judge(network, task, torch.stack([sibling.image for sibling in made]), truths)
             of_siblings[place], confidence[rows[place], :count] = said.scores, said.confidence
-            of_sources[place] = _ask(network, task, [moved_sources[place]]).scores[0]
-        of_held_out.append(_ask(network, task, held_out).scores)
+            features.append(said.features)
+        others = _ask(network, task, held_out)
+        of_held_out.append(others.scores)
         of_raw.append(_ask(network, task, raw).scores)
-        own = [moved_sources[place] for place in places]
-        of_own, of_others = (describe(network, stack_images(part)) for part in (own, held_out))
-        described.append(Described(np.stack(seen), of_own, of_others, patients_of(own)))
+        patients = [sources[place].case.patient_id for place in places]
+        seen.append(Sets(np.stack(features), own.features, others.features, patients))
     scores = Scores(of_siblings, of_sources, np.mean(of_held_out, axis=0), np.mean(of_raw, axis=0))
     parts = _parts(task, scores)
     # By real volumes alone: what the networks cannot find there is no measure of siblings.
@@ -151,7 +153,7 @@ def measure_agreement(
         "siblings_judged": count,
         "target": TARGET,
         **found,
-        "fidelity": task_fidelity(described, patients_of(held_out), seed),
+        "fidelity": task_fidelity(seen, patients_of(held_out), seed),
         "parts": parts,
         # Able to judge: a structure at least is found in real volumes, or classes are told apart better than by chance.
         "able": bool(readable) and (task.kind == "segmentation" or found["real"]["low"] > 1 / len(task.names)),

@@ -7,6 +7,7 @@ of samples: a distance between two finite sets is never 0, and it depends on the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,11 +18,29 @@ from medgan.measures.distances import frechet_distance, kernel_distance
 from medgan.measures.features import FEATURES_PER_CHANNEL, GROUPS, QUANTILES
 from medgan.seeding import numpy_generator
 
+LEAST_PATIENTS = 3  # of each kind, for a feature space and distances in it
 Rows = NDArray[np.integer[Any]]
 Distance = Callable[[Array, Array], float]
 # Features with the unit of a figure: quantiles of the values; log10 power by frequency band.
 START = {"histogram": GROUPS[0], "spectrum": sum(GROUPS[:3])}
 SIZE = {"histogram": len(QUANTILES), "spectrum": GROUPS[3]}
+
+
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """Sets of volumes in one space.
+
+    Attributes:
+        siblings: ``(N, n, F)``, n siblings of each training volume.
+        training: ``(N, F)``.
+        held_out: ``(M, F)``.
+        patients: of the N training volumes.
+    """
+
+    siblings: Array
+    training: Array
+    held_out: Array
+    patients: Sequence[str]
 
 
 def compare_sets(
@@ -36,11 +55,7 @@ def compare_sets(
     resamples: int = RESAMPLES,
     least: float = 0.0,
 ) -> dict[str, Figure]:
-    """Measure siblings against held-out volumes next to training against held-out, with intervals over patients.
-
-    Sibling ``i`` of every source is a set as large as the training set; the distances of these sets are averaged. A
-    bootstrap replicate draws training patients, with their siblings, and held-out patients once for both distances, so
-    that the interval of the difference is a paired one.
+    """Measure siblings against held-out volumes next to training against held-out: :func:`compare_folds` in one space.
 
     Args:
         distance: of two sets ``(N, F)`` and ``(M, F)``.
@@ -51,19 +66,54 @@ def compare_sets(
         seed: of the resamples.
         resamples: how many.
         least: the distance's lower bound.
+    """
+    folds = [Sets(siblings, training, held_out, training_patients)]
+    return compare_folds(distance, folds, held_out_patients, seed=seed, resamples=resamples, least=least)
+
+
+def compare_folds(
+    distance: Distance,
+    folds: Sequence[Sets],
+    held_out_patients: Sequence[str],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    least: float = 0.0,
+) -> dict[str, Figure]:
+    """Measure siblings against held-out volumes next to training against held-out, with intervals over patients.
+
+    Sibling ``i`` of every source is a set as large as the training set; the distances of these sets are averaged, and
+    so are those of the folds, each of which has a space of its own. A bootstrap replicate draws training patients, with
+    their siblings, and held-out patients once for both distances, so that the interval of the difference is a paired
+    one.
+
+    Args:
+        distance: of two sets ``(N, F)`` and ``(M, F)``.
+        folds: in which the same M held-out volumes are seen.
+        held_out_patients: of these.
+        seed: of the resamples.
+        resamples: how many.
+        least: the distance's lower bound.
 
     Returns:
         ``siblings``, ``real`` and ``difference`` (siblings minus real), each with ``value``, ``low`` and ``high``.
     """
     rng = numpy_generator(seed, "bootstrap")
 
-    def both(rows: Rows, others: Rows) -> tuple[float, float]:
-        of_siblings = [distance(siblings[rows, i], held_out[others]) for i in range(siblings.shape[1])]
-        return float(np.mean(of_siblings)), distance(training[rows], held_out[others])
+    def both(rows: Sequence[Rows], others: Rows) -> tuple[float, float]:
+        of_siblings, of_training = [], []
+        for fold, its in zip(folds, rows, strict=True):
+            held_out = fold.held_out[others]
+            of_siblings += [distance(fold.siblings[its, i], held_out) for i in range(fold.siblings.shape[1])]
+            of_training.append(distance(fold.training[its], held_out))
+        return float(np.mean(of_siblings)), float(np.mean(of_training))
 
-    estimate = both(np.arange(len(training)), np.arange(len(held_out)))
+    estimate = both([np.arange(len(fold.training)) for fold in folds], np.arange(len(held_out_patients)))
     drawn: Array = np.array(
-        [both(draw_patients(training_patients, rng), draw_patients(held_out_patients, rng)) for _ in range(resamples)]
+        [
+            both([draw_patients(fold.patients, rng) for fold in folds], draw_patients(held_out_patients, rng))
+            for _ in range(resamples)
+        ]
     )
     return {
         "siblings": centred_figure(estimate[0], drawn[:, 0], least),

@@ -12,6 +12,7 @@ from medgan.checkpoint import Checkpoint
 from medgan.evaluation import privacy_figures
 from medgan.evaluation.agreement import Agreement, measure_agreement, tasks_for
 from medgan.evaluation.diversity import similarity_for
+from medgan.evaluation.fidelity import LEAST_PATIENTS
 from medgan.evaluation.intervals import Array
 from medgan.evaluation.preservation import deformation_figures, label_figures, label_values
 from medgan.evaluation.real import SMOOTHING, Real, patients_of
@@ -20,8 +21,6 @@ from medgan.evaluation.space import fidelity_figures, lay_out, neighbourhood_fig
 from medgan.evaluation.spread import spread_figures
 from medgan.evaluation.targets import targets
 from medgan.sampler import Sampler
-
-LEAST_PATIENTS = 3  # of each kind, for a feature space and distances in it
 
 
 @dataclass(frozen=True, eq=False)

@@ -77,10 +77,12 @@ class Verdicts:
         scores: ``(B, structures)`` Dice, NaN where the truth lacks the structure; or ``(B, classes)`` 1 or 0 for the
             true class, if it was named or not, and NaN for the others.
         confidence: ``(B,)`` mean Dice, or the probability given to the true class.
+        features: ``(B, F)`` what the network sees at its deepest, see :func:`run_and_describe`.
     """
 
     scores: Array
     confidence: Array
+    features: Array
 
 
 def fit_judge(task: Task, cases: Sequence[Prepared], *, steps: int, seed: int, description: str) -> nn.Module:
@@ -137,13 +139,13 @@ def judge(network: nn.Module, task: Task, images: Tensor, truths: Sequence[Tenso
         images: ``(B, C, D, H, W)``.
         truths: B truths as of :meth:`Task.truth`.
     """
-    logits = torch.cat([network(part) for part in torch.split(images, BATCH)])
+    logits, features = run_and_describe(network, images)
     if task.kind == "classification":
         true = torch.stack(list(truths))
         named = nn.functional.one_hot(logits.argmax(dim=1), len(task.names)).double()
         of_class = nn.functional.one_hot(true, len(task.names)).bool()
         given = logits.softmax(dim=1).gather(1, true[:, None])[:, 0]
-        return Verdicts(_array(named.masked_fill(~of_class, math.nan)), _array(given))
+        return Verdicts(_array(named.masked_fill(~of_class, math.nan)), _array(given), features)
     from monai.metrics import compute_dice
     from monai.networks.utils import one_hot
 
@@ -151,12 +153,11 @@ def judge(network: nn.Module, task: Task, images: Tensor, truths: Sequence[Tenso
     predicted = one_hot(logits.argmax(dim=1, keepdim=True), outputs)
     dice = compute_dice(predicted, one_hot(torch.stack(list(truths)), outputs), include_background=False)
     scores = _array(dice)
-    return Verdicts(scores, case_means(scores))
+    return Verdicts(scores, case_means(scores), features)
 
 
-@torch.no_grad()
-def describe(network: nn.Module, images: Tensor) -> Array:
-    """Return what a network of :func:`fit_judge` makes of volumes at its deepest: means over space, ``(B, features)``.
+def run_and_describe(network: nn.Module, images: Tensor) -> tuple[Tensor, Array]:
+    """Run a network on volumes; return its logits, and what it makes of them at its deepest.
 
     The deepest layer is the last one whose output has the fewest voxels: what the upward path of a U-Net starts from,
     the pooled features before a classifier.
@@ -164,6 +165,9 @@ def describe(network: nn.Module, images: Tensor) -> Array:
     Args:
         network: any that takes volumes and keeps them five-dimensional up to there.
         images: ``(B, C, D, H, W)``.
+
+    Returns:
+        logits, and ``(B, features)``: the deepest layer's means over space.
     """
     deepest: list[Tensor] = []
 
@@ -174,16 +178,16 @@ def describe(network: nn.Module, images: Tensor) -> Array:
             deepest[:] = [output]
 
     hooks = [module.register_forward_hook(look) for module in network.modules()]
+    logits, features = [], []
     try:
-        rows = []
         for part in torch.split(images, BATCH):
             deepest.clear()
-            network(part)
-            rows.append(deepest[0].mean(dim=(2, 3, 4)))
+            logits.append(network(part))
+            features.append(deepest[0].mean(dim=(2, 3, 4)))
     finally:
         for hook in hooks:
             hook.remove()
-    return _array(torch.cat(rows))
+    return torch.cat(logits), _array(torch.cat(features))
 
 
 def case_means(scores: Array) -> Array:

@@ -18,7 +18,7 @@ from medgan.generate.formats.dicom import Dicom
 from medgan.generate.formats.nifti import Nifti
 from medgan.generate.formats.nnunet import NnUNet
 from medgan.generate.making import Gate, LeftOut, known_class, make_sibling
-from medgan.generate.plan import Order, Plan, choose_sources, plan_orders
+from medgan.generate.plan import SIBLING, Order, Plan, choose_sources, plan_orders
 from medgan.generate.sidecar import Place, build_left_out, build_sidecar, files_entry, measure, part_of_source
 from medgan.generate.source import Source, read_source
 from medgan.generate.store import LocalStore, Store, open_store
@@ -38,7 +38,6 @@ LEFT_OUT = "left_out"
 ASKED = "asked"
 ENDING = re.compile(r"\.(nii\.gz|json|dcm)$")
 CHANNEL = re.compile(r"_\d{4}$")
-SIBLING = re.compile(r"(.+)_sibling(\d{4,})", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from medgan.errors import InputFault
 from medgan.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
+
+SIBLING = re.compile(r"(.+)_sibling(\d{4,})", re.DOTALL)
+"""Names of orders: the source's id and the sibling's number."""
 
 
 @dataclass(frozen=True)

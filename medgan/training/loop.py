@@ -213,8 +213,9 @@ class _Trainer:
         # From a stream of their own, so that the rest is drawn as without them.
         past_rng = torch_generator(self.config.seed, "past fakes", step)
         judged_pairs, past = with_past(pairs, self.state.past_fakes, self.volumes.pairs, past_rng)
-        noise = torch.stack([batch.z, batch.z_other, batch.z_pair])
-        judged = batch if past is None else self._batch(judged_pairs, noise)
+        judged = batch
+        if past is not None:
+            judged = self._batch(judged_pairs, torch.stack([batch.z, batch.z_other, batch.z_pair]))
 
         def judge(rows: slice, share: float) -> dict[str, float]:
             return discriminator_step(

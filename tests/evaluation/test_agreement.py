@@ -19,7 +19,6 @@ from medgan.evaluation.agreement import (
     measure_agreement,
     tasks_for,
 )
-from medgan.evaluation.intervals import Array
 from medgan.evaluation.judges import Task, Verdicts, fit_judge, judge
 from medgan.evaluation.real import Real
 from medgan.evaluation.siblings import OnGrid, make_sibling
@@ -104,15 +103,10 @@ def test_no_patient_is_judged_by_a_network_that_knows_the_patient(
         assert not set(shown) & network
         assert len(network) == 4
         judged.extend(shown)
-        return Verdicts(np.ones((len(images), 2)), np.ones(len(images)))
-
-    def look(network: set[int], images: Tensor) -> Array:
-        assert not {round(float(image.mean())) for image in images} & network
-        return images.flatten(1)[:, :3].double().numpy()
+        return Verdicts(np.ones((len(images), 2)), np.ones(len(images)), images.flatten(1)[:, :3].double().numpy())
 
     monkeypatch.setattr(agreement, "fit_judge", fit)
     monkeypatch.setattr(agreement, "judge", ask)
-    monkeypatch.setattr(agreement, "describe", look)
     found = measure_agreement(CLASSES, identity, real, siblings=3, steps=1, seed=0)
     assert set(range(8)) <= set(judged)
     assert {100, 101, 102, 103} <= set(judged)
@@ -208,11 +202,10 @@ def test_what_is_not_found_in_real_volumes_does_not_count(
 
     def ask(_: object, task: Task, images: Tensor, truths: Sequence[Tensor]) -> Verdicts:
         found = np.array([[scores[name] for name in task.names]] * len(images))
-        return Verdicts(found, found.mean(axis=1))
+        return Verdicts(found, found.mean(axis=1), np.zeros((len(images), 2)))
 
     monkeypatch.setattr(agreement, "fit_judge", lambda *_, **__: None)
     monkeypatch.setattr(agreement, "judge", ask)
-    monkeypatch.setattr(agreement, "describe", lambda _, images: np.zeros((len(images), 2)))
     real = Real(balls(8, 0), balls(4, 100))
     figures = measured(task, identity, real, 1)
     assert figures["able"]
@@ -228,11 +221,10 @@ def test_classes_told_by_chance_are_no_judgement(
 ) -> None:
     def always_small(_: object, task: Task, images: Tensor, truths: Sequence[Tensor]) -> Verdicts:
         found = np.array([[1.0, np.nan] if int(truth) == 0 else [np.nan, 0.0] for truth in truths])
-        return Verdicts(found, np.full(len(images), 0.5))
+        return Verdicts(found, np.full(len(images), 0.5), np.zeros((len(images), 2)))
 
     monkeypatch.setattr(agreement, "fit_judge", lambda *_, **__: None)
     monkeypatch.setattr(agreement, "judge", always_small)
-    monkeypatch.setattr(agreement, "describe", lambda _, images: np.zeros((len(images), 2)))
     figures = measured(CLASSES, identity, Real(balls(8, 0), balls(6, 100)), 1)
     assert figures["real"]["value"] == 0.5
     assert not figures["able"]

@@ -7,21 +7,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from medgan.evaluation.fidelity import Sets
 from medgan.evaluation.intervals import Array
-from medgan.evaluation.judges import Task, describe
+from medgan.evaluation.judges import Task, run_and_describe
 from medgan.evaluation.sections import agreement
-from medgan.evaluation.task_space import Described, task_fidelity
+from medgan.evaluation.task_space import task_fidelity
 from medgan.models.task_networks import task_network
 
 PATIENTS = [f"h{i}" for i in range(12)]
 
 
-def described(shift: float = 0.0, noise: float = 0.01, seed: int = 0, count: int = 12) -> Described:
+def described(shift: float = 0.0, noise: float = 0.01, seed: int = 0, count: int = 12) -> Sets:
     """Return features of sources and held-out volumes of one kind, and siblings that lie elsewhere by ``shift``."""
     rng = np.random.default_rng(seed)
     sources, held_out = rng.normal(size=(count, 6)), rng.normal(size=(12, 6))
     siblings = sources[:, None] + rng.normal(scale=noise, size=(count, 2, 6)) + shift
-    return Described(siblings, sources, held_out, [f"p{seed}-{i}" for i in range(count)])
+    return Sets(siblings, sources, held_out, [f"p{seed}-{i}" for i in range(count)])
 
 
 @pytest.mark.parametrize("name", ["frechet", "kernel"])
@@ -71,9 +72,9 @@ def test_the_page_shows_both_distances_beside_their_floor() -> None:
 
 
 def test_too_few_patients_or_nothing_to_see_is_no_figure() -> None:
-    few = Described(np.zeros((4, 1, 2)), np.zeros((4, 2)), np.zeros((12, 2)), ["a", "a", "b", "b"])
+    few = Sets(np.zeros((4, 1, 2)), np.zeros((4, 2)), np.zeros((12, 2)), ["a", "a", "b", "b"])
     assert task_fidelity([described(), few], PATIENTS, 0) is None
-    blind = Described(np.zeros((4, 1, 2)), np.zeros((4, 2)), np.zeros((12, 2)), list("abcd"))
+    blind = Sets(np.zeros((4, 1, 2)), np.zeros((4, 2)), np.zeros((12, 2)), list("abcd"))
     assert task_fidelity([blind], PATIENTS, 0) is None
 
 
@@ -83,12 +84,14 @@ def test_the_deepest_layer_is_what_describes_a_volume(kind: str, features: int) 
     task = Task(kind, ("a", "b"), (1, 2))  # type: ignore[arg-type]
     network = task_network(task.kind, 1, 2, 8).eval()
     images = torch.rand(5, 1, 16, 16, 16)
-    seen = describe(network, images)
+    with torch.no_grad():
+        logits, seen = run_and_describe(network, images)
+        one = run_and_describe(network, images[3:4])[1]
     assert seen.shape == (5, features)
-    assert np.allclose(seen[3:4], describe(network, images[3:4]), atol=1e-6)
+    assert np.allclose(seen[3:4], one, atol=1e-6)
     assert not any(module._forward_hooks for module in network.modules())
     if kind == "classification":
-        assert np.allclose(_by_last_layer(network, seen), network(images).detach().numpy(), atol=1e-5)
+        assert np.allclose(_by_last_layer(network, seen), logits.numpy(), atol=1e-5)
 
 
 def _by_last_layer(network: nn.Module, features: Array) -> Array:
