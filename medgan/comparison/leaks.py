@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,9 @@ from torch import Tensor
 from medgan.checkpoint import Checkpoint
 from medgan.comparison.scoring import Task
 from medgan.config import Config
-from medgan.data.cohort import Case
+from medgan.data.cohort import Case, Cohort
 from medgan.data.loaders import Prepared
-from medgan.data.split import Split
+from medgan.data.split import Split, split_cohort
 from medgan.errors import InputFault
 
 
@@ -77,6 +77,36 @@ def require_no_leak(
         if checkpoint.origin.class_names and labelled and redrawn:
             reason = "under every seed other cases keep their class, and the generator knows those of the first draw"
             raise InputFault(checkpoint.folder, "LEAK", reason, "leave compare.redraw out")
+
+
+def require_unseen(external: Sequence[str], seen: Collection[str], source: Path) -> None:
+    """Refuse a test on another site whose cases were trained on or chosen by.
+
+    Args:
+        external: SHA-256 of its cases' images.
+        seen: SHA-256 of those of training and validation, the generators' too.
+        source: the other site's cohort.
+
+    Raises:
+        InputFault: some are the same. The message counts.
+    """
+    copies = sum(digest in seen for digest in external)
+    if copies:
+        reason = f"{copies} cases of the other site are byte for byte training or validation cases"
+        raise InputFault(source, "LEAK", reason, "remove the copies")
+
+
+def require_other_choosers(checkpoint: Checkpoint, cohort: Cohort, split: Split) -> None:
+    """Refuse a generator whose weights were chosen by patients who are tested here.
+
+    Raises:
+        InputFault: its validation patients are test patients of ``split``. The message counts.
+    """
+    theirs = split_cohort(cohort, checkpoint.config.data.model_copy(update={"labelled": None}))
+    chosen_by = {c.patient_id for c in theirs.validation} & {c.patient_id for c in split.test}
+    if theirs.digest == checkpoint.origin.split_digest and chosen_by:
+        reason = f"the generator was chosen by {len(chosen_by)} of this study's test patients"
+        raise InputFault(checkpoint.folder, "LEAK", reason, "train it with the same data section as the study")
 
 
 def require_no_copies(used: Mapping[str, Sequence[Prepared]], external: Sequence[Prepared], source: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from medgan.checkpoint import Checkpoint, make_output, write_atomically
 from medgan.comparison.arms import Arm, is_check, is_reference
-from medgan.comparison.material import PARTS, Material, digest_of, versions
+from medgan.comparison.digests import digest_of
+from medgan.comparison.material import PARTS, Material, versions
 from medgan.comparison.power import seeds_needed
 from medgan.comparison.results import PLAN
 from medgan.comparison.scoring import Task
@@ -63,7 +64,7 @@ def make_plan(material: Material) -> dict[str, Any]:
         "exploratory": replicates < SEEDS_FOR_A_VERDICT,
         "split_digests": [s.digest for (labelled, _), s in material.splits.items() if labelled == first[0]],
         "content_digest": material.content_digest,
-        "external_digest": digest_of([material.case_digest(p.case) for p in material.external])
+        "external_digest": digest_of([material.digests.case(p.case) for p in material.external])
         if material.external
         else None,
         "function_sha256": material.function_digest,

@@ -46,6 +46,10 @@ class Task:
         """The primary metric, the one the verdict is about."""
         return "dice" if self.kind == "segmentation" else "auc"
 
+    def is_usable(self, case: Case) -> bool:
+        """Return whether a case has the label map or the class that the task needs."""
+        return case.label is not None if self.kind == "segmentation" else case.class_name in self.class_names
+
     def compact(self, label: Tensor) -> Tensor:
         """Return a label map with the structures numbered 1, 2, ...; any other value becomes background."""
         compact = torch.zeros_like(label)
