@@ -8,7 +8,8 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from medgan.errors import InputFault, MedganError
+from medgan.cluster import import_ray
+from medgan.errors import MedganError
 from medgan.generate.job import Job, Workshop, open_job
 from medgan.generate.making import Gate
 from medgan.generate.pipeline import Pipeline
@@ -58,15 +59,7 @@ def _run_here(workshop: Workshop, start: int, stop: int, workers: int) -> Iterat
 
 def _run_ray(workshop: Workshop, start: int, stop: int, workers: int | None) -> Iterator[int]:
     """Hand out blocks to actors, one a core; a block whose actor is lost goes to a new one."""
-    try:
-        import ray
-    except ImportError as error:
-        raise InputFault(
-            "--engine",
-            "RAY_MISSING",
-            "Ray is not installed",
-            "pip install '.[ray]' in medgan's repository, or use --engine local",
-        ) from error
+    ray = import_ray()
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from medgan.cluster import import_ray
 from medgan.comparison.design import Cell
 from medgan.comparison.engines.attempts import Ended, Progress
 from medgan.comparison.engines.crew import Crew, short
@@ -55,15 +56,7 @@ def run_on_ray(
 @contextmanager
 def _connected() -> Iterator[Any]:
     """Give Ray, connected; the connection is closed if it was not there before."""
-    try:
-        import ray
-    except ImportError as error:
-        raise InputFault(
-            "--engine",
-            "RAY_MISSING",
-            "Ray is not installed",
-            "pip install '.[ray]' in medgan's repository, or use --engine local",
-        ) from error
+    ray = import_ray()
     if ray.is_initialized():
         yield ray
         return
