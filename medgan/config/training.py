@@ -20,9 +20,10 @@ class ModelConfig(Section):
         16, ge=4, le=256, multiple_of=4, description="channels at half resolution; doubled at each level"
     )
     basis: int = Field(16, ge=0, le=256, description="learned constant fields at the coarsest level that z can weigh")
-    centred: bool = Field(
+    linear: bool = Field(
         False,
-        description="recipes are odd in z: what all noise would do alike cancels, and z = 0 leaves the source as it is",
+        description="a volume's recipes are weighed sums of as many modes as z has numbers: each has a direction "
+        "of its own, siblings lie about their source, and z = 0 leaves it as it is",
     )
     batch_diversity: bool = Field(
         False, description="the discriminator sees how much the pairs of its batch differ (against mode collapse)"

@@ -21,7 +21,10 @@ class Generator(nn.Module):
     """Predicts :class:`~medgan.models.fields.Fields` on control points four grid voxels apart.
 
     Args:
-        config: widths and bounds.
+        config: widths and bounds. With ``linear`` a volume and its class decide on ``latent`` modes – recipes – and z
+            weighs their sum, as in a statistical shape model (Cootes et al. 1995) whose modes are the volume's own: the
+            recipe is odd in z, so that it lies about the source, and each number of z has a direction of its own.
+            Without, z modulates the layers that make one recipe.
         channels: image channels.
         classes: number of classes (0 or more; class index ``classes`` means unknown).
         shape: the network's grid, multiples of 8.
@@ -43,12 +46,13 @@ class Generator(nn.Module):
         self.decode_eighth = ModulatedBlock(4 * w + config.basis, 4 * w, STYLE)
         self.decode_quarter = ModulatedBlock(4 * w + 2 * w, 2 * w, STYLE)
         self.refine_quarter = ModulatedBlock(2 * w, 2 * w, STYLE)
-        self.velocity = Convolution(2 * w, 3, 3, padding=1)
-        self.appearance = Convolution(2 * w, 2 * channels, 3, padding=1)
-        self.affine = nn.Linear(4 * w + STYLE, 12)
+        modes = config.latent if config.linear else 1
+        self.velocity = Convolution(2 * w, modes * 3, 3, padding=1)
+        self.appearance = Convolution(2 * w, modes * 2 * channels, 3, padding=1)
+        self.affine = nn.Linear(4 * w + STYLE, modes * 12)
         if config.max_texture > 0:
             self.decode_half = ModulatedBlock(2 * w + w, w, STYLE)
-            self.texture = Convolution(w, channels, 3, padding=1)
+            self.texture = Convolution(w, modes * channels, 3, padding=1)
         for head in (self.velocity, self.appearance, self.affine):
             # Small at first: training starts near the identity, yet not on it, so that z already has a gradient.
             nn.init.normal_(head.weight, std=0.02)
@@ -65,13 +69,18 @@ class Generator(nn.Module):
         half = self.encode_half(unit * 2 - 1)
         quarter = self.encode_quarter(half)
         features = (half, quarter, self.encode_eighth(quarter))
-        fields = self._fields(features, self.mapping(z, class_index))
-        if not self.config.centred:
-            return fields
-        return _half_difference(fields, self._fields(features, self.mapping(-z, class_index)))
+        if self.config.linear:
+            return self._fields(features, self.mapping(torch.zeros_like(z), class_index), z)
+        return self._fields(features, self.mapping(z, class_index), None)
 
-    def _fields(self, features: tuple[Tensor, Tensor, Tensor], style: Tensor) -> Fields:
-        """Predict a recipe from what was read of the volume, at a half, a quarter and an eighth of its resolution."""
+    def _fields(self, features: tuple[Tensor, Tensor, Tensor], style: Tensor, weights: Tensor | None) -> Fields:
+        """Predict a recipe from what was read of the volume, at a half, a quarter and an eighth of its resolution.
+
+        Args:
+            features: of the volume.
+            style: ``(B, STYLE)``, modulates every layer.
+            weights: ``(B, latent)`` of the modes; ``None`` where there is one recipe.
+        """
         config = self.config
         half, quarter, eighth = features
         basis = self.basis.expand(eighth.shape[0], -1, -1, -1, -1)
@@ -81,20 +90,20 @@ class Generator(nn.Module):
         h = self.decode_quarter(torch.cat([h, quarter], dim=1), style)
         h = self.refine_quarter(h, style)
         extent = torch.tensor(self.shape, dtype=torch.float32, device=h.device).reshape(1, 3, 1, 1, 1)
-        velocity = torch.tanh(self.velocity(h).float()) * config.max_velocity * extent
-        gain, offset = torch.tanh(self.appearance(h).float()).chunk(2, dim=1)
+        velocity = torch.tanh(_sum_of_modes(self.velocity(h), weights)) * config.max_velocity * extent
+        gain, offset = torch.tanh(_sum_of_modes(self.appearance(h), weights)).chunk(2, dim=1)
         return Fields(
             velocity,
-            self._generators(pooled),
+            self._generators(pooled, weights),
             gain * config.max_gain,
             offset * config.max_offset,
-            self._texture(h, half, style),
+            self._texture(h, half, style, weights),
         )
 
-    def _generators(self, pooled: Tensor) -> Tensor:
+    def _generators(self, pooled: Tensor, weights: Tensor | None) -> Tensor:
         """Return bounded ``(B, 4, 4)`` generators: rotation, scale and shear, shift."""
         config = self.config
-        a = torch.tanh(self.affine(pooled).float())
+        a = torch.tanh(_sum_of_modes(self.affine(pooled), weights))
         linear = a[:, :9].reshape(-1, 3, 3)
         rotation = (linear - linear.transpose(1, 2)) / 2 * config.max_rotation
         stretch = (linear + linear.transpose(1, 2)) / 2 * config.max_scale
@@ -103,20 +112,18 @@ class Generator(nn.Module):
         top = torch.cat([rotation + stretch, shift[:, :, None]], dim=2)
         return F.pad(top, (0, 0, 0, 1))
 
-    def _texture(self, h: Tensor, half: Tensor, style: Tensor) -> Tensor | None:
+    def _texture(self, h: Tensor, half: Tensor, style: Tensor, weights: Tensor | None) -> Tensor | None:
         if self.config.max_texture == 0:
             return None
         up = F.interpolate(h, scale_factor=2, mode="trilinear", align_corners=False)
         t = self.texture(self.decode_half(torch.cat([up, half], dim=1), style))
-        return torch.tanh(t.float()) * self.config.max_texture
+        return torch.tanh(_sum_of_modes(t, weights)) * self.config.max_texture
 
 
-def _half_difference(a: Fields, b: Fields) -> Fields:
-    """Return half of what lies between two recipes, within the bounds that both keep."""
-    return Fields(
-        (a.velocity - b.velocity) / 2,
-        (a.generators - b.generators) / 2,
-        (a.gain - b.gain) / 2,
-        (a.offset - b.offset) / 2,
-        None if a.texture is None or b.texture is None else (a.texture - b.texture) / 2,
-    )
+def _sum_of_modes(modes: Tensor, weights: Tensor | None) -> Tensor:
+    """Return ``(B, n, ...)`` float32: the weighed sum of ``(B, K n, ...)`` modes, or what there is without weights."""
+    modes = modes.float()  # products with the noise before tanh: bfloat16 would round small recipes away
+    if weights is None:
+        return modes
+    apart = modes.reshape(len(modes), weights.shape[1], -1, *modes.shape[2:])
+    return torch.einsum("bk,bk...->b...", weights.float(), apart)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from medgan.config import ModelConfig
 from medgan.models.discriminator import Discriminator
@@ -48,8 +49,8 @@ def test_fields_stay_within_their_bounds() -> None:
 
 
 @pytest.mark.parametrize("max_texture", [0.0, 0.1])
-def test_a_centred_generator_is_odd_in_the_noise(max_texture: float) -> None:
-    generator = Generator(CONFIG.model_copy(update={"centred": True, "max_texture": max_texture}), 1, 2, SHAPE)
+def test_a_linear_generator_is_odd_in_the_noise(max_texture: float) -> None:
+    generator = Generator(CONFIG.model_copy(update={"linear": True, "max_texture": max_texture}), 1, 2, SHAPE)
     with torch.no_grad():  # biases and mapping away from their start, where much is odd by chance
         for parameter in generator.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -60,6 +61,30 @@ def test_a_centred_generator_is_odd_in_the_noise(max_texture: float) -> None:
         assert moved.abs().max() > 1e-4
         assert torch.equal(moved, -getattr(back, name))
         assert not getattr(still, name).any()
+
+
+def test_a_linear_generator_adds_modes_that_belong_to_the_volume_and_its_class() -> None:
+    generator = Generator(CONFIG.model_copy(update={"linear": True}), 1, 2, SHAPE)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    unit, index = torch.rand(1, 1, *SHAPE), torch.tensor([0])
+
+    def before_bound(z: Tensor, volume: Tensor = unit, kind: Tensor = index) -> Tensor:
+        extent = torch.tensor(SHAPE).reshape(1, 3, 1, 1, 1)
+        velocity: Tensor = generator(volume, z, kind).velocity / (generator.config.max_velocity * extent)
+        return velocity.atanh()
+
+    with torch.no_grad():
+        modes = [before_bound(row[None] * 0.01) for row in torch.eye(6)]
+        z = torch.randn(1, 6) * 0.01
+        summed = sum(float(w) * 100 * mode for w, mode in zip(z[0], modes, strict=True))
+        assert torch.allclose(before_bound(z), summed, atol=1e-5)
+        # Six numbers, six directions: none of the modes is a sum of the others.
+        values = torch.linalg.svdvals(torch.cat(modes).flatten(1))
+        assert values[-1] > values[0] / 100
+        assert not torch.allclose(before_bound(z), before_bound(z, kind=torch.tensor([1])), rtol=0.05)
+        assert not torch.allclose(before_bound(z), before_bound(z, torch.rand(1, 1, *SHAPE)), rtol=0.05)
 
 
 def test_texture_is_there_only_when_asked_for() -> None:
