@@ -43,34 +43,6 @@ class Sets:
     patients: Sequence[str]
 
 
-def compare_sets(
-    distance: Distance,
-    siblings: Array,
-    training: Array,
-    held_out: Array,
-    *,
-    training_patients: Sequence[str],
-    held_out_patients: Sequence[str],
-    seed: int,
-    resamples: int = RESAMPLES,
-    least: float = 0.0,
-) -> dict[str, Figure]:
-    """Measure siblings against held-out volumes next to training against held-out: :func:`compare_folds` in one space.
-
-    Args:
-        distance: of two sets ``(N, F)`` and ``(M, F)``.
-        siblings: ``(N, n, F)``, n siblings of each training volume.
-        training: ``(N, F)``.
-        held_out: ``(M, F)``.
-        training_patients, held_out_patients: of each row.
-        seed: of the resamples.
-        resamples: how many.
-        least: the distance's lower bound.
-    """
-    folds = [Sets(siblings, training, held_out, training_patients)]
-    return compare_folds(distance, folds, held_out_patients, seed=seed, resamples=resamples, least=least)
-
-
 def compare_folds(
     distance: Distance,
     folds: Sequence[Sets],

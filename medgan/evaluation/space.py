@@ -9,7 +9,7 @@ import numpy as np
 
 from medgan.data.loaders import stack_images
 from medgan.evaluation.diversity import neighbourhoods, neighbours_for
-from medgan.evaluation.fidelity import SPACE_DISTANCES, compare_sets, feature_columns, mean_shift
+from medgan.evaluation.fidelity import SPACE_DISTANCES, Sets, compare_folds, feature_columns, mean_shift
 from medgan.evaluation.intervals import Array
 from medgan.evaluation.real import Real, patients_of
 from medgan.evaluation.siblings import Measured
@@ -57,20 +57,18 @@ def lay_out(measured: Measured, real: Real, raw: Real) -> Space:
 
 
 def fidelity_figures(measured: Measured, space: Space, real: Real, seed: int) -> dict[str, Any]:
-    """Return all distances of siblings from held-out volumes beside their floors (see ``compare_sets``)."""
-    drawn: dict[str, Any] = {
-        "training_patients": patients_of(real.training),
-        "held_out_patients": patients_of(real.held_out),
-        "seed": seed,
-    }
+    """Return all distances of siblings from held-out volumes beside their floors (see ``compare_folds``)."""
+    patients, others = patients_of(real.training), patients_of(real.held_out)
+    near = Sets(space.near, space.training, space.held_out, patients)
     report: dict[str, Any] = {"dimensions": space.near.shape[-1]}
     for name, (distance, least) in SPACE_DISTANCES.items():
-        report[name] = compare_sets(distance, space.near, space.training, space.held_out, **drawn, least=least)
+        report[name] = compare_folds(distance, [near], others, seed=seed, least=least)
     groups: tuple[Literal["histogram", "spectrum"], ...] = ("histogram", "spectrum")
     for group in groups:
         columns = feature_columns(group, measured.features.shape[-1])
-        sets = (features[..., columns] for features in (measured.features, *space.features))
-        report[group] = compare_sets(mean_shift, *sets, **drawn)
+        siblings, training, held_out = (f[..., columns] for f in (measured.features, *space.features))
+        plain = Sets(siblings, training, held_out, patients)
+        report[group] = compare_folds(mean_shift, [plain], others, seed=seed)
     return report
 
 

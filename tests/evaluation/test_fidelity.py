@@ -6,47 +6,43 @@ import numpy as np
 import pytest
 import torch
 
-from medgan.evaluation.fidelity import SPACE_DISTANCES, compare_sets, feature_columns, mean_shift
+from medgan.evaluation.fidelity import SPACE_DISTANCES, Sets, compare_folds, feature_columns, mean_shift
 from medgan.measures.features import volume_features
 
 RNG = np.random.default_rng(0)
 TRAINING = RNG.normal(size=(30, 3))
 HELD_OUT = RNG.normal(size=(25, 3))
-FIXED: dict[str, Any] = {
-    "training_patients": [f"t{i}" for i in range(30)],
-    "held_out_patients": [f"h{i}" for i in range(25)],
-    "seed": 0,
-    "resamples": 40,
-}
+TRAINED = [f"t{i}" for i in range(30)]
+OTHERS = [f"h{i}" for i in range(25)]
+FIXED: dict[str, Any] = {"seed": 0, "resamples": 40}
 
 
 @pytest.mark.parametrize("name", ["frechet", "kernel"])
 def test_siblings_that_are_the_training_volumes_stand_at_the_floor(name: str) -> None:
     distance, least = SPACE_DISTANCES[name]
-    figures = compare_sets(distance, np.stack([TRAINING, TRAINING], axis=1), TRAINING, HELD_OUT, **FIXED, least=least)
+    sets = Sets(np.stack([TRAINING, TRAINING], axis=1), TRAINING, HELD_OUT, TRAINED)
+    figures = compare_folds(distance, [sets], OTHERS, **FIXED, least=least)
     assert figures["siblings"] == pytest.approx(figures["real"])
     assert figures["difference"] == pytest.approx({"value": 0, "low": 0, "high": 0})
     assert figures["real"]["low"] < figures["real"]["value"] < figures["real"]["high"]
 
 
 def test_held_out_volumes_themselves_are_at_distance_0() -> None:
-    fixed = FIXED | {"training_patients": FIXED["held_out_patients"]}
-    figures = compare_sets(SPACE_DISTANCES["frechet"][0], HELD_OUT[:, None], HELD_OUT, HELD_OUT, **fixed)
+    sets = Sets(HELD_OUT[:, None], HELD_OUT, HELD_OUT, OTHERS)
+    figures = compare_folds(SPACE_DISTANCES["frechet"][0], [sets], OTHERS, **FIXED)
     assert figures["siblings"]["value"] == pytest.approx(0, abs=1e-9)
 
 
 def test_siblings_elsewhere_are_as_far_as_they_were_moved() -> None:
-    moved = (HELD_OUT + 10)[:, None]
-    fixed = FIXED | {"training_patients": FIXED["held_out_patients"]}
-    figures = compare_sets(SPACE_DISTANCES["frechet"][0], moved, HELD_OUT, HELD_OUT, **fixed)
+    sets = Sets((HELD_OUT + 10)[:, None], HELD_OUT, HELD_OUT, OTHERS)
+    figures = compare_folds(SPACE_DISTANCES["frechet"][0], [sets], OTHERS, **FIXED)
     assert figures["difference"]["value"] == pytest.approx(3 * 10**2)
     assert figures["difference"]["low"] > 200
 
 
 def test_one_bad_sibling_of_two_counts_half() -> None:
-    siblings = np.stack([TRAINING, TRAINING + 4], axis=1)
-    figures = compare_sets(lambda x, y: float(abs(x.mean() - y.mean())), siblings, TRAINING, TRAINING, **FIXED | {
-        "held_out_patients": FIXED["training_patients"]})  # fmt: skip
+    sets = Sets(np.stack([TRAINING, TRAINING + 4], axis=1), TRAINING, TRAINING, TRAINED)
+    figures = compare_folds(lambda x, y: float(abs(x.mean() - y.mean())), [sets], TRAINED, **FIXED)
     assert figures["siblings"]["value"] == pytest.approx(2)
     assert figures["real"]["value"] == 0
 
