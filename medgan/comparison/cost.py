@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from medgan.comparison.arms import FITTED_PART
-from medgan.comparison.design import Cell, all_cells, redrawn_in_words
+from medgan.comparison.design import Cell, all_cells, redrawn_in_words, trial_cells
 from medgan.comparison.engines import default_workers
 from medgan.comparison.execution import execute
 from medgan.comparison.material import Material
@@ -46,8 +46,11 @@ def describe(config: Config, *, workers: int | None = None) -> str:
         key = None if teacher is None else material.key(first, teacher)
         seconds = _cost(material, first, taught=key in trained)
         trained.add(key)
-        total += seconds * sum(cell.arm == name for cell in cells)
-        lines.append(f"  {name}: about {seconds / 60:.1f} min a run")
+        tried = {variant.name for variant in material.trials.get(name, ())}
+        trials = sum(cell.arm in tried for cell in trial_cells(config, material.trials))
+        total += seconds * (trials + sum(cell.arm == name for cell in cells))
+        tuning = f", and {trials} more to choose among {len(tried)} values on validation cases" if tried else ""
+        lines.append(f"  {name}: about {seconds / 60:.1f} min a run{tuning}")
     if any(FITTED_PART in arm.parts for arm in material.arms.values()):
         seconds = sum(_fitting_cost(material, labelled, fold) for labelled, fold in material.splits)
         if config.compare.redraw:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from medgan.comparison.arms import Arm, is_reference, parse_parts
@@ -11,7 +11,8 @@ from medgan.config import ArmConfig, CompareConfig, Config
 from medgan.errors import InputFault
 
 ALL_LABELLED = 0  # a block in which every annotated training case keeps its annotation
-SWEPT_PARTS = ("gan", "random-deformation")
+SWEPT_PARTS = ("gan", "random-deformation")  # what a sweep repeats, and what tuning chooses for
+TUNED = ("probability", "strength")
 
 
 @dataclass(frozen=True, order=True)
@@ -22,13 +23,15 @@ class Cell:
         labelled: training cases that keep label and class; 0 for all.
         fold: of the cross-validation; 0 where the split is fixed.
         seed: number of the paired seed.
-        arm: its name.
+        arm: its name, or that of a trial.
+        choice: name of the trial whose probability and strength the arm takes; empty for its own. Not a coordinate.
     """
 
     labelled: int
     fold: int
     seed: int
     arm: str
+    choice: str = field(default="", compare=False)
 
     @property
     def coordinates(self) -> dict[str, Any]:
@@ -64,6 +67,37 @@ def expand_arms(compare: CompareConfig, name: str = "generator") -> tuple[Arm, .
         reason = f"the baseline {compare.baseline!r} has labels that the other arms lack"
         raise InputFault("compare.baseline", "CONFIG_VALUE", reason, "choose an arm without all-labels")
     return tuple(arms)
+
+
+def expand_trials(compare: CompareConfig, name: str = "generator") -> dict[str, tuple[Arm, ...]]:
+    """Return by arm the variants of it among which validation cases are to choose; none where nothing is tuned.
+
+    An arm with ``gan`` or ``random-deformation`` is tuned in what it does not give itself. Every arm has the same
+    values to choose from, so that none is tuned more than another.
+
+    Args:
+        compare: the study's section.
+        name: of the generator, where there is only one and it has none.
+    """
+    trials: dict[str, tuple[Arm, ...]] = {}
+    for entry in compare.arms:
+        listed = isinstance(entry, str)
+        for arm in _listed(entry, compare, name) if isinstance(entry, str) else _own(entry, compare, name):
+            if not any(part in SWEPT_PARTS for part in arm.parts):
+                continue
+            open_to = {p: getattr(compare.tune, p) for p in TUNED if listed or getattr(entry, p) is None}
+            variants = [arm]
+            for parameter, values in open_to.items():
+                if values:
+                    variants = [replace(a, **{parameter: v}) for a in variants for v in values]
+            if len(variants) > 1:
+                trials[arm.name] = tuple(replace(a, name=_trial_name(a, open_to)) for a in variants)
+    return trials
+
+
+def _trial_name(arm: Arm, open_to: Mapping[str, Sequence[float]]) -> str:
+    values = [f"{parameter[0]}={getattr(arm, parameter):g}" for parameter, tried in open_to.items() if tried]
+    return " ".join([f"{arm.name} tried", *values])
 
 
 def _own(entry: ArmConfig, compare: CompareConfig, name: str) -> list[Arm]:
@@ -144,6 +178,18 @@ def all_cells(config: Config, arms: Sequence[Arm]) -> list[Cell]:
         for labelled in blocks(config)
         for fold in folds(config)
         for arm in arms
+    ]
+
+
+def trial_cells(config: Config, trials: Mapping[str, Sequence[Arm]]) -> list[Cell]:
+    """Return the trainings that tuning needs, seed by seed; each block and fold chooses for itself."""
+    return [
+        Cell(labelled, fold, seed, variant.name)
+        for seed in range(config.compare.tune.seeds)
+        for labelled in blocks(config)
+        for fold in folds(config)
+        for variants in trials.values()
+        for variant in variants
     ]
 
 

@@ -62,13 +62,16 @@ def execute(material: Material, cell: Cell, key: str, on_step: OnStep | None = N
         InputFault: the researcher's own function, network or transforms are at fault.
     """
     config, task = material.config, material.task
-    arm, block = material.arms[cell.arm], material.block(cell.labelled, cell.fold, cell.seed)
+    arm, block = material.arm(cell), material.block(cell.labelled, cell.fold, cell.seed)
     seed = derive_seed(config.seed, "compare", cell.seed)
-    pictured = config.compare.pictures and task.kind == "segmentation" and cell.seed == 0 and cell.fold == 0
+    trial = material.is_trial(cell)
+    first = cell.seed == 0 and cell.fold == 0
+    pictured = config.compare.pictures and task.kind == "segmentation" and first and not trial
     with torch_threads(config.compare.threads):  # the same number on every machine: it decides the last digits
         training, pseudo, teacher_seconds = _training_cases(material, arm, block, cell, seed)
         transform = _transform(material, arm, cell)
-        held_out = {"test": block.used["test"], "external": material.external}
+        # Who chooses does not look at the test.
+        held_out = {} if trial else {"test": block.used["test"], "external": material.external}
         if config.compare.function is not None:
             scores, seconds, maps = _own(material, arm, transform, training, pseudo, block, held_out, seed)
             curve: tuple[Any, ...] = ()
@@ -85,7 +88,7 @@ def execute(material: Material, cell: Cell, key: str, on_step: OnStep | None = N
             maps = [_label_maps(part) for part in predict(trained.network, block.used["test"])] if pictured else []
     record = RunRecord(
         key, cell.arm, cell.labelled, cell.fold, cell.seed, seconds, teacher_seconds,
-        headline(scores, task, "test"), curve, tuple(scores),
+        headline(scores, task, "validation" if trial else "test"), curve, tuple(scores),
     )  # fmt: skip
     return Outcome(record, np.concatenate(maps) if pictured and maps else None)
 
@@ -189,7 +192,8 @@ def _own(
         if cases:
             scores += score_logits(logits.test[start : start + len(cases)], cases, task, _split(split))
         start += len(cases)
-    maps = [_label_maps(logits.test[: len(held_out["test"])])] if task.kind == "segmentation" else []
+    tests = len(held_out.get("test", ()))
+    maps = [_label_maps(logits.test[:tests])] if tests and task.kind == "segmentation" else []
     return scores, logits.seconds, maps
 
 

@@ -190,3 +190,20 @@ def require_enough(cases: Mapping[str, Sequence[Case]], task: Task, source: Path
             if len({case.class_name for case in cases[part]}) < 2:
                 reason = f"the {part} cases are all of one class"
                 raise InputFault(source, "ONE_CLASS", reason, "add cases, or choose another data.split_seed")
+
+
+def require_choosers(validation: Sequence[Case], task: Task, source: Path) -> None:
+    """Refuse to tune arms where no validation cases can tell which values are better.
+
+    Raises:
+        InputFault: no validation case with a label map or class, or, for classification, all of one class.
+    """
+    remedy = "raise data.validation, annotate more cases, or leave compare.tune out"
+    if not validation:
+        need = "label map" if task.kind == "segmentation" else "class"
+        raise InputFault(
+            source, "TOO_FEW_CASES", f"no validation case has a {need}, and compare.tune needs them", remedy
+        )
+    if task.kind == "classification" and len({case.class_name for case in validation}) < 2:
+        reason = "the validation cases, by which compare.tune chooses, are all of one class"
+        raise InputFault(source, "ONE_CLASS", reason, remedy)

@@ -21,13 +21,14 @@ class LiveTable:
         cells: all runs of the study.
         metric: figure of a finished run to show.
         steps: of a run.
+        title: what the runs are, where they are not the study itself.
     """
 
-    def __init__(self, cells: Sequence[Cell], metric: str, steps: int) -> None:
+    def __init__(self, cells: Sequence[Cell], metric: str, steps: int, title: str = "") -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self.cells, self.metric, self.steps = list(cells), metric, steps
+        self.cells, self.metric, self.steps, self.title = list(cells), metric, steps, title
         self.state: dict[Cell, str] = {}
         self.done: dict[Cell, int] = {}
         self.reused: set[Cell] = set()
@@ -73,7 +74,7 @@ class LiveTable:
         ended = sum(self.done.get(cell, 0) >= self.steps for cell in self.cells)
         left = self.remaining_seconds
         eta = "" if left is None else f", about {_duration(left)} to go"
-        return f"{ended} of {len(self.cells)} runs{eta}"
+        return f"{f'{self.title}: ' if self.title else ''}{ended} of {len(self.cells)} runs{eta}"
 
     def render(self) -> Any:
         """Return the table: an arm a row, the newest replicates as columns."""

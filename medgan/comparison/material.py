@@ -11,11 +11,12 @@ from medgan.checkpoint import Checkpoint, library_versions
 from medgan.comparison.arms import RANDOM_PARTS, Arm, is_reference
 from medgan.comparison.atlas import Atlas
 from medgan.comparison.buildable import require_buildable
-from medgan.comparison.design import ALL_LABELLED, Cell, blocks, expand_arms, folds
+from medgan.comparison.design import ALL_LABELLED, TUNED, Cell, blocks, expand_arms, expand_trials, folds
 from medgan.comparison.digests import Digests, digest_of
 from medgan.comparison.external import read_external
 from medgan.comparison.generators import load_generators
 from medgan.comparison.leaks import (
+    require_choosers,
     require_enough,
     require_further_labels,
     require_no_copies,
@@ -89,6 +90,8 @@ class Material:
         self.config = config
         self.teachers = Teachers() if teachers is None else teachers
         self.arms = {arm.name: arm for arm in expand_arms(config.compare, config.name)}
+        self.trials = expand_trials(config.compare, config.name)
+        self._variants = {arm.name: arm for variants in self.trials.values() for arm in variants}
         self.cohort = open_cohort(config.data)
         self.task = make_task(config, self.cohort)
         self.digests = Digests(digests)
@@ -109,6 +112,20 @@ class Material:
         if not checked:
             self._check_volumes()
             require_buildable(config, self.arms.values(), self.task, self.cohort.channels)
+
+    def arm(self, cell: Cell) -> Arm:
+        """Return the arm of a run: with the values that were chosen for it, or that are tried."""
+        if self.is_trial(cell):
+            return self._variants[cell.arm]
+        arm = self.arms[cell.arm]
+        if not cell.choice:
+            return arm
+        chosen = self._variants[cell.choice]
+        return replace(arm, **{parameter: getattr(chosen, parameter) for parameter in TUNED})
+
+    def is_trial(self, cell: Cell) -> bool:
+        """Return whether a run only tries values: it is scored on validation cases alone."""
+        return cell.arm in self._variants
 
     def split(self, labelled: int, fold: int, seed: int = 0) -> Split:
         """Return who is where in a block, and who keeps the annotation under this seed."""
@@ -180,7 +197,7 @@ class Material:
 
     def is_teacher(self, cell: Cell, key: str) -> bool:
         """Return whether the model that a run trains, known by its key, is the teacher of another arm as well."""
-        taught = filter(None, map(teacher_of, self.arms.values()))
+        taught = filter(None, map(teacher_of, (*self.arms.values(), *self._variants.values())))
         return any(self.key(cell, teacher) == key for teacher in taught)
 
     def key(self, cell: Cell, arm: Arm | None = None) -> str:
@@ -190,7 +207,7 @@ class Material:
             cell: which run.
             arm: in the place of the run's own.
         """
-        arm = self.arms[cell.arm] if arm is None else arm
+        arm = self.arm(cell) if arm is None else arm
         split = self.split(cell.labelled, cell.fold, cell.seed)
         sampler = self.sampler(arm, cell.labelled, cell.fold)
         settings = self.config.compare.model_dump(mode="json", include=set(OF_A_RUN))
@@ -274,6 +291,8 @@ class Material:
             block = self.block(number, fold)
             trained_on = (*block.used["training"], *block.unlabelled)  # by the generator or with pseudo-labels
             require_no_copies({**block.used, "training": trained_on}, self.external, self.cohort.source)
+            if self.trials:
+                require_choosers([p.case for p in block.used["validation"]], self.task, self.cohort.source)
             for draw in sorted({self.draw(number, seed) for seed in range(self.config.compare.seeds)}):
                 used = self.block(number, fold, draw).used
                 cases = {part: [p.case for p in used[part]] for part in PARTS}

@@ -13,6 +13,7 @@ from typing import Any
 
 from medgan.checkpoint import Checkpoint, make_output, write_atomically
 from medgan.comparison.arms import Arm, is_check, is_reference
+from medgan.comparison.design import TUNED
 from medgan.comparison.digests import digest_of
 from medgan.comparison.material import PARTS, Material, versions
 from medgan.comparison.power import seeds_needed
@@ -37,6 +38,8 @@ def make_plan(material: Material) -> dict[str, Any]:
     """
     config, compare, task = material.config, material.config.compare, material.task
     replicates = compare.seeds * compare.splits
+    # A study that tunes nothing has the plan that it had before there was tuning.
+    untuned = set() if material.trials else {"tune"}
     numbers = [
         {part: _numbers(getattr(split, part), material.block(*where).used[part], task) for part in PARTS}
         for where, split in material.splits.items()
@@ -54,7 +57,7 @@ def make_plan(material: Material) -> dict[str, Any]:
         "structures": dict(zip(map(str, task.label_values), task.structures, strict=True)),
         "classes": list(task.class_names) if task.kind == "classification" else [],
         "spacing": None if task.spacing is None else list(task.spacing),
-        "compare": compare.model_dump(mode="json", exclude={"checkpoint", "generators", "test", "arms"}),
+        "compare": compare.model_dump(mode="json", exclude={"checkpoint", "generators", "test", "arms"} | untuned),
         "arms": [{**_arm(arm, material), "exploratory": False} for arm in material.arms.values()],
         "labelled": sorted({labelled for labelled, _ in material.splits}),
         "folds": config.data.folds,
@@ -187,11 +190,14 @@ def _plain(tree: Any) -> Any:
 
 
 def _arm(arm: Arm, material: Material) -> dict[str, Any]:
-    """Return an arm; a reference with how many cases it is trained on, in the order of ``cohort_folds``.
+    """Return an arm; one that is tuned with the values tried, a reference with how many cases it is trained on.
 
-    With the arm and not with the cohort: it may be added to a frozen plan, whose cohort may not change.
+    The latter in the order of ``cohort_folds``; with the arm and not with the cohort, as it may be added to a frozen
+    plan, whose cohort may not change.
     """
     tree: dict[str, Any] = _plain(asdict(arm))
+    if arm.name in material.trials:
+        tree["tuned"] = [{name: getattr(trial, name) for name in TUNED} for trial in material.trials[arm.name]]
     if is_reference(arm):
         blocks = [material.block(*where) for where in material.splits]
         tree["annotated_cases"] = [len(block.annotated) for block in blocks]

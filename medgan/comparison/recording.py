@@ -17,11 +17,11 @@ from medgan.checkpoint import Checkpoint
 from medgan.comparison.account import Row, champion_of, datasets, describe, heading, plan_params, verdict_line
 from medgan.comparison.design import Cell
 from medgan.comparison.gap_table import GapRow, read_gaps
-from medgan.comparison.results import GAP, PLAN, REPORT, SUMMARY, CurvePoint, read_table
+from medgan.comparison.results import GAP, PLAN, REPORT, SUMMARY, TUNING, CurvePoint, read_table
 from medgan.serving import register_generator
 from medgan.tracking import Run, Tracker
 
-REPORTS = (PLAN, SUMMARY, GAP, REPORT, "report.md")
+REPORTS = (PLAN, SUMMARY, GAP, TUNING, REPORT, "report.md")
 # What a reader of the table wants to see without scrolling.
 FIRST_COLUMNS = ("arm", "metric", "mean", "difference", "verdict", "labelled", "split", "structure")
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -105,12 +105,15 @@ class StudyRecorder:
         return self._context.__exit__(kind, error, trace)
 
     @contextmanager
-    def child(self, cell: Cell, *, reused: bool = False) -> Iterator[CellRecorder]:
+    def child(
+        self, cell: Cell, *, reused: bool = False, chosen: Mapping[str, object] | None = None
+    ) -> Iterator[CellRecorder]:
         """Record one training while the block lasts; several may be open at once, in any thread of this process.
 
         Args:
             cell: which one.
             reused: it was finished before, by an interrupted study of the same plan.
+            chosen: what tuning has chosen for its arm, in the place of the plan's values.
         """
         arm: Row = next((arm for arm in self.plan["arms"] if arm["name"] == cell.arm), {})
         compare = self.plan["compare"]
@@ -126,7 +129,7 @@ class StudyRecorder:
         }
         row: dict[str, object] = {**where, "status": "failed", "reused": reused}
         self._rows.append(row)
-        params = {**where, "steps": compare["steps"], **settings}
+        params = {**where, "steps": compare["steps"], **settings, **(chosen or {})}
         with self.tracker.run(self._name(cell), params, tags, parent=self.run.run_id or None) as run:
             yield CellRecorder(run, row, int(compare["steps"]))
 
@@ -137,9 +140,11 @@ class StudyRecorder:
         curve: Iterable[CurvePoint],
         seconds: float,
         teacher_seconds: float = 0.0,
+        *,
+        chosen: Mapping[str, object] | None = None,
     ) -> None:
         """Record a training of an interrupted study, so that the study stands in the store as a whole."""
-        with self.child(cell, reused=True) as child:
+        with self.child(cell, reused=True, chosen=chosen) as child:
             for point in curve:
                 child.on_step(point.step, {f"validation/{point.metric}": point.value})
             child.result(headline, seconds, teacher_seconds)

@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 Split = Literal["validation", "test", "external"]
 RUNS_FOLDER = "runs"
 PLAN, RESULTS, SUMMARY, CURVE, REPORT = "plan.json", "results.csv", "summary.csv", "curve.csv", "report.html"
-RUNS, GAP = "runs.csv", "gap.csv"
+RUNS, GAP, TUNING = "runs.csv", "gap.csv", "tuning.csv"
 COORDINATES = ("arm", "labelled", "fold", "seed")
 
 
@@ -100,6 +100,29 @@ class FailedRun:
     code: str
 
 
+@dataclass(frozen=True)
+class Trial:
+    """One training with values that are tried for an arm; a row of ``tuning.csv``.
+
+    Attributes:
+        arm, labelled, fold, seed: which arm, and where.
+        probability, strength: the values.
+        metric: the study's primary metric.
+        value: its value on the validation cases; NaN for a training that failed.
+        chosen: whether the arm takes these values in this block and fold.
+    """
+
+    arm: str
+    labelled: int
+    fold: int
+    seed: int
+    probability: float
+    strength: float
+    metric: str
+    value: float
+    chosen: bool
+
+
 def run_file(arm: str, labelled: int, fold: int, seed: int) -> str:
     """Return the name of a run's file, the same on every file system."""
     name = re.sub(r"[^A-Za-z0-9.=-]+", "_", arm.replace("+", "-and-")).strip("_")
@@ -165,6 +188,24 @@ def write_results(folder: Path, records: Iterable[RunRecord], failed: Iterable[F
     ]
     run_rows += [{**where(f), "status": "failed", "seconds": 0, "teacher_seconds": 0, "error": f.error} for f in failed]
     write_table(folder / RUNS, run_rows, [*COORDINATES, "status", "seconds", "teacher_seconds", "error"])
+
+
+def write_trials(folder: Path, trials: Iterable[Trial]) -> None:
+    """Write ``tuning.csv``."""
+    write_table(folder / TUNING, [asdict(trial) for trial in trials], [f.name for f in fields(Trial)])
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """Return the rows of ``tuning.csv``; none where nothing was tuned."""
+    if not (folder / TUNING).is_file():
+        return []
+    return [
+        Trial(
+            row["arm"], int(row["labelled"]), int(row["fold"]), int(row["seed"]), float(row["probability"]),
+            float(row["strength"]), row["metric"], float(row["value"] or math.nan), row["chosen"] == "True",
+        )
+        for row in read_table(folder / TUNING)
+    ]  # fmt: skip
 
 
 def read_runs(folder: Path) -> dict[int, dict[str, list[RunRecord]]]:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from medgan.checkpoint import Checkpoint
-from medgan.comparison.design import Cell, all_cells
-from medgan.comparison.engines import EngineName, run_cells
-from medgan.comparison.execution import Outcome
-from medgan.comparison.gallery import PREDICTIONS, save_gallery, save_predictions
+from medgan.comparison.design import TUNED, Cell, all_cells
+from medgan.comparison.engines import EngineName
+from medgan.comparison.gallery import save_gallery
 from medgan.comparison.gap_table import GAP_COLUMNS, GapRow, gap_rows
-from medgan.comparison.live import LiveTable
 from medgan.comparison.material import Material
 from medgan.comparison.plan import checks, freeze, make_plan, require_own_folder, warn_of_few_seeds
 from medgan.comparison.recording import CellRecorder, StudyRecorder
@@ -27,14 +25,14 @@ from medgan.comparison.results import (
     SUMMARY,
     FailedRun,
     RunRecord,
-    load_run,
-    save_run,
     write_results,
     write_table,
 )
+from medgan.comparison.running import Listener, Ran, run_all
 from medgan.comparison.summary import COLUMNS, Question, SummaryRow, summarise
 from medgan.comparison.teachers import FOLDER as TEACHERS
-from medgan.comparison.teachers import Teachers, teacher_of
+from medgan.comparison.teachers import Teachers
+from medgan.comparison.tuning import tune, with_choices
 from medgan.config import Config
 from medgan.errors import TrainingFailure
 from medgan.tracking import Tracker, open_tracker
@@ -50,7 +48,7 @@ class StudyResult:
 
     Attributes:
         output: the folder with plan.json, results.csv, curve.csv, runs.csv, summary.csv, report.html and runs/; with
-            gap.csv where there is a reference to close a gap to.
+            gap.csv where there is a reference to close a gap to, tuning.csv and tuning/ where arms are tuned.
         summary: a row for each block, split, metric, structure and arm.
         runs: the finished runs by block and arm, in the order of fold and seed.
         failed: those that did not come to their end.
@@ -97,7 +95,9 @@ def compare(
     added = {arm["name"] for arm in plan["arms"] if arm["exploratory"]}
     warn_of_few_seeds(material, added)
     with StudyRecorder(tracker, plan, digest) as recorder:
-        records, failed, reused = _run_all(material, cells, output, recorder, engine, workers)
+        cells = with_choices(cells, tune(material, output, engine=engine, workers=workers))
+        ran = _run_all(material, cells, output, recorder, engine, workers)
+        records, failed = [ran.records[cell] for cell in cells if cell in ran.records], ran.failed
         runs = _arranged(records, list(material.arms))
         summary, gaps = _summarise(material, runs, plan)
         write_results(output, records, failed)
@@ -112,7 +112,7 @@ def compare(
     lost = {arm for arm in material.arms if not any(r.arm == arm for r in records)}
     if lost:
         raise TrainingFailure(f"{output}: FAILED_RUNS: every run of {', '.join(sorted(lost))} failed, see runs.csv")
-    return StudyResult(output, tuple(summary), runs, tuple(failed), reused, tuple(gaps))
+    return StudyResult(output, tuple(summary), runs, tuple(failed), ran.reused, tuple(gaps))
 
 
 def _run_all(
@@ -122,71 +122,22 @@ def _run_all(
     recorder: StudyRecorder,
     engine: EngineName,
     workers: int | None,
-) -> tuple[list[RunRecord], list[FailedRun], int]:
-    """Return the finished runs, the failed ones, and how many of the former were there already."""
-    folder, metric = output / RUNS_FOLDER, material.task.metric
-    keys = {cell: material.key(cell) for cell in cells}
-    records: dict[Cell, RunRecord] = {}
-    failed: list[FailedRun] = []
-    with LiveTable(cells, metric, material.config.compare.steps) as table:
-        for cell in cells:
-            found = load_run(folder, **cell.coordinates, key=keys[cell])
-            if found is not None:
-                records[cell] = found
-                table.finish(cell, found.headline.get(metric), reused=True)
-                recorder.record_again(cell, found.headline, found.curve, found.seconds, found.teacher_seconds)
-        reused = len(records)
-        if reused:
-            logger.info("%d finished runs of the same content were there already", reused)
-        waiting = [(cell, keys[cell]) for cell in _teachers_first(material, cells) if cell not in records]
-        if waiting:
-            material.teachers.open()
-
-        open_runs, ended = _OpenRuns(recorder), set[Cell]()
-
-        def on_step(cell: Cell, step: int, values: Mapping[str, float]) -> None:
-            if cell in ended:  # a message that its run's end has overtaken
-                return
-            table.step(cell, step, values)
-            open_runs.of(cell).on_step(step, values)
-
-        runs = run_cells(material, waiting, on_step, engine=engine, workers=workers)
-        with open_runs, closing(runs):
-            for cell, outcome in runs:
-                ended.add(cell)
-                if isinstance(outcome, Outcome):
-                    record = outcome.record
-                    # The record last: it is the mark that the run is whole.
-                    if outcome.predictions is not None:
-                        save_predictions(output / PREDICTIONS, cell, outcome.predictions)
-                    save_run(folder, record)
-                    records[cell] = record
-                    open_runs.of(cell).result(record.headline, record.seconds, record.teacher_seconds)
-                    table.finish(cell, record.headline.get(metric))
-                else:
-                    failed.append(outcome)
-                    open_runs.of(cell).fail(outcome.code)
-                    table.finish(cell, None)
-                    logger.warning("%s, seed %d: %s", cell.arm, cell.seed, outcome.error)
-                open_runs.close(cell)
-                logger.info("%s, seed %d ended; %s", cell.arm, cell.seed, table.line())
+) -> Ran:
+    """Run the study's runs, each recorded in the tracking store."""
+    with _Recording(recorder, material) as recording:
+        ran = run_all(material, cells, output, RUNS_FOLDER, recording, engine=engine, workers=workers)
     material.teachers.close()
-    return [records[cell] for cell in cells if cell in records], failed, reused
+    return ran
 
 
-def _teachers_first(material: Material, cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells with those last, within a seed's, whose arm has a teacher: it may be an arm of its own."""
-    return sorted(cells, key=lambda cell: (cell.seed, teacher_of(material.arms[cell.arm]) is not None))
-
-
-class _OpenRuns:
+class _Recording(Listener):
     """The tracked runs of trainings under way, several at once; what is left open by an error ends as failed."""
 
-    def __init__(self, recorder: StudyRecorder) -> None:
-        self.recorder = recorder
+    def __init__(self, recorder: StudyRecorder, material: Material) -> None:
+        self.recorder, self.material = recorder, material
         self._open: dict[Cell, tuple[AbstractContextManager[CellRecorder], CellRecorder]] = {}
 
-    def __enter__(self) -> _OpenRuns:
+    def __enter__(self) -> _Recording:
         return self
 
     def __exit__(
@@ -197,17 +148,40 @@ class _OpenRuns:
                 context.__exit__(kind or RuntimeError, value or RuntimeError("interrupted"), trace)
         self._open.clear()
 
-    def of(self, cell: Cell) -> CellRecorder:
+    def again(self, cell: Cell, record: RunRecord) -> None:
+        """Record a training of an interrupted study, so that the study stands in the store as a whole."""
+        times = record.seconds, record.teacher_seconds
+        self.recorder.record_again(cell, record.headline, record.curve, *times, chosen=self._chosen(cell))
+
+    def step(self, cell: Cell, step: int, values: Mapping[str, float]) -> None:
+        """Record losses and validations along the way."""
+        self._of(cell).on_step(step, values)
+
+    def result(self, cell: Cell, record: RunRecord) -> None:
+        """Record what the training came to, and end its run."""
+        self._of(cell).result(record.headline, record.seconds, record.teacher_seconds)
+        self._close(cell)
+
+    def failed(self, cell: Cell, failure: FailedRun) -> None:
+        """End the run as failed."""
+        self._of(cell).fail(failure.code)
+        self._close(cell)
+
+    def _of(self, cell: Cell) -> CellRecorder:
         """Return the tracked run of a training, opened where it is not."""
         if cell not in self._open:
-            context = self.recorder.child(cell)
+            context = self.recorder.child(cell, chosen=self._chosen(cell))
             self._open[cell] = context, context.__enter__()
         return self._open[cell][1]
 
-    def close(self, cell: Cell) -> None:
-        """End the tracked run of a training."""
+    def _close(self, cell: Cell) -> None:
         context, _ = self._open.pop(cell)
         context.__exit__(None, None, None)
+
+    def _chosen(self, cell: Cell) -> dict[str, float]:
+        """Return the values that tuning has chosen for a run's arm."""
+        arm = self.material.arm(cell)
+        return {parameter: getattr(arm, parameter) for parameter in TUNED} if cell.choice else {}
 
 
 def _whole(material: Material) -> dict[str, Checkpoint]:

@@ -12,6 +12,7 @@ from medgan.config.comparison import (
     ExternalConfig,
     NetworkConfig,
     SweepConfig,
+    TuneConfig,
 )
 from medgan.config.data import DataConfig, IntensityConfig, PreprocessConfig, Triple
 from medgan.config.keys import describe
@@ -35,6 +36,7 @@ __all__ = [
     "TrackingConfig",
     "TrainingConfig",
     "Triple",
+    "TuneConfig",
     "describe",
     "load_config",
     "parse_config",

@@ -30,7 +30,7 @@ class AugmentConfig(Section):
     """How an arm uses the generator."""
 
     probability: float = Field(0.5, ge=0, le=1, description="share of samples replaced by a sibling")
-    strength: float = Field(1.0, ge=0, le=2, description="0: the identity; 1: what was learned")
+    strength: float = Field(1.0, ge=0, le=3, description="0: the identity; 1: what was learned")
     min_quality: float = Field(0.0, ge=0, lt=1, description="siblings that score less are drawn again; 0: none are")
 
 
@@ -41,7 +41,7 @@ class ArmConfig(Section):
     use: str = Field("none", description="parts joined by +, e.g. classical+gan")
     generator: str | None = Field(None, description="name in `generators`; none: the only one")
     probability: float | None = Field(None, ge=0, le=1, description="none: compare.gan.probability")
-    strength: float | None = Field(None, ge=0, le=2, description="none: compare.gan.strength")
+    strength: float | None = Field(None, ge=0, le=3, description="none: compare.gan.strength")
     min_quality: float | None = Field(None, ge=0, lt=1, description="none: compare.gan.min_quality")
     transforms: tuple[dict[str, Any], ...] = Field((), description="MONAI or TorchIO transforms by `_target_`")
 
@@ -52,7 +52,17 @@ class SweepConfig(Section):
     probability: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         (), description="shares of siblings: listed arms with gan or random-deformation are repeated for each"
     )
-    strength: tuple[Annotated[float, Field(ge=0, le=2)], ...] = Field((), description="strengths: likewise")
+    strength: tuple[Annotated[float, Field(ge=0, le=3)], ...] = Field((), description="strengths: likewise")
+
+
+class TuneConfig(Section):
+    """Values among which validation cases choose for an arm before it is tested; empty: the arm's own value."""
+
+    probability: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (), description="shares of siblings tried for each arm with gan or random-deformation that gives none itself"
+    )
+    strength: tuple[Annotated[float, Field(ge=0, le=3)], ...] = Field((), description="strengths tried: likewise")
+    seeds: int = Field(2, ge=1, description="trainings of each value, with the study's first seeds; at most its own")
 
 
 class NetworkConfig(Section):
@@ -88,6 +98,7 @@ class CompareConfig(Section):
     )
     baseline: str = Field("classical", description="arm the others are compared with")
     sweep: SweepConfig = SweepConfig()
+    tune: TuneConfig = TuneConfig()
     labelled: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="learning curve: numbers of labelled training cases; empty: data.labelled"
     )
@@ -133,6 +144,14 @@ class CompareConfig(Section):
             raise ValueError(f"baseline must be one of the arms {names}, got {self.baseline!r}")
         if self.checkpoint is not None and self.generators:
             raise ValueError("give checkpoint or generators, not both")
+        for name in ("probability", "strength"):
+            values = getattr(self.tune, name)
+            if values and (len(values) < 2 or len(set(values)) != len(values)):
+                raise ValueError(f"tune.{name} must hold two or more different values, or none, got {values}")
+            if values and getattr(self.sweep, name):
+                raise ValueError(f"tune.{name} must be empty where sweep.{name} is not: an arm is one or the other")
+        if (self.tune.probability or self.tune.strength) and self.tune.seeds > self.seeds:
+            raise ValueError(f"tune.seeds must be at most compare.seeds, {self.seeds}, got {self.tune.seeds}")
         if self.function is not None and self.network is not None:
             raise ValueError("give network or function, not both")
         return self

@@ -22,6 +22,7 @@ from medgan.comparison.report.derived import (
 from medgan.comparison.report.figures import Estimate
 from medgan.comparison.report.finished import FinishedStudy
 from medgan.comparison.report.gap import share, share_interval
+from medgan.comparison.report.tuning import chosen_words, tried, varied
 from medgan.comparison.report.words import METRICS, SPACE, block_name, figure, listed, plural, signed
 from medgan.comparison.summary import SummaryRow
 
@@ -130,8 +131,9 @@ class Charts:
         ]
         drawn = figures.curve_figure(curves, self.styles, f"validation {self.name}")
         caption = (
-            f"{self.name} on the validation cases during training: thin lines are runs, thick ones their mean. An arm "
-            "whose curve still rises at the end has not converged."
+            f"{self.name} on the validation cases during training: thin lines are runs, thick ones their mean. The "
+            "learning rate falls towards the end, which levels every curve: whether an arm has converged, a study with "
+            "more steps tells."
         )
         return [
             self._chart(
@@ -220,6 +222,40 @@ class Charts:
             title = self._title(f"{sweep.title}, by {sweep.parameter}", labelled)
             charts.append(self._chart(f"sweep-{number}-{labelled}", title, caption, words, drawn))
         return charts
+
+    def tuning(self, labelled: int) -> list[Chart]:
+        """The validation along what was tried for arms: strength, or else probability."""
+        rows = [row for row in tried(self.study, labelled) if np.isfinite(row.mean)]
+        along = varied(rows)
+        if not along:
+            return []
+        parameter, other = along[-1], along[0] if len(along) > 1 else None
+        lines: dict[str, list[tuple[float, Estimate]]] = {}
+        rings: dict[str, list[float]] = {}
+        for row in sorted(rows, key=lambda row: float(getattr(row, parameter))):
+            name = row.arm + (f", {other} {getattr(row, other):g}" if other else "")
+            name += f", fold {row.fold}" if self.study.plan["folds"] else ""
+            value = float(getattr(row, parameter))
+            lines.setdefault(name, []).append((value, Estimate(row.mean, row.low, row.high)))
+            rings.setdefault(name, []).extend([value] if row.chosen else [])
+        styles = figures.arm_styles(list(lines), next(iter(lines)))
+        if len({row.arm for row in rows}) == len(lines):
+            styles = {name: self.styles[name] for name in lines}
+        drawn = figures.line_figure(
+            lines, styles, f"{parameter} ({PARAMETERS[parameter]})", f"validation {self.name}", rings=rings
+        )
+        number = rows[0].trainings
+        caption = (
+            f"{self.name} on the validation cases by {listed(along)}, "
+            f"{'one training each' if number == 1 else f'mean, lowest and highest of {number} trainings'}; ringed: "
+            "what the arm took."
+        )
+        words = [
+            f"{name}: " + ", ".join(f"{figure(e.mean, self.metric)} at {value:g}" for value, e in points)
+            for name, points in lines.items()
+        ]
+        title = self._title("What was tried on validation cases", labelled)
+        return [self._chart(f"tuning-{labelled}", title, caption, [*words, chosen_words(rows)], drawn)]
 
     def _title(self, title: str, labelled: int) -> str:
         return f"{title}, {block_name(labelled)}" if len(self.study.blocks) > 1 else title

@@ -92,7 +92,7 @@ def claim_items(plan: Mapping[str, Any], *, pictures: bool) -> list[Item]:
         (
             "Training",
             "Training procedure, augmentation, hyperparameters",
-            "Arms, steps, batch, rate, curves.",
+            "Arms, what was tuned, steps, batch, rate, curves.",
             "methods",
         ),
         ("Training", "Selection of the final model", "The last step's model; none was chosen by its score.", "methods"),

@@ -125,8 +125,9 @@ def line_figure(
     vertical: str,
     *,
     zero: bool = False,
+    rings: Mapping[str, Sequence[float]] | None = None,
 ) -> Any:
-    """Draw estimates with their intervals along a number: a learning curve, or a sweep.
+    """Draw estimates with their intervals along a number: a learning curve, a sweep, or what was tried.
 
     Args:
         lines: by name, (number, estimate) ascending.
@@ -134,6 +135,7 @@ def line_figure(
         horizontal: label of the axis.
         vertical: label of the axis.
         zero: draw a line at 0.
+        rings: by name, numbers whose estimates get a ring.
     """
     figure, axes = _canvas(3.3)
     numbers = sorted({number for points in lines.values() for number, _ in points})
@@ -146,6 +148,8 @@ def line_figure(
         low, high = (np.array([getattr(estimate, end) for _, estimate in points]) for end in ("low", "high"))
         axes.errorbar(x, mean, yerr=[mean - low, high - mean], color=style.colour, linewidth=1.8, elinewidth=1.1,
                       capsize=2.5, marker=style.marker, markersize=5, label=_plain(name))  # fmt: skip
+        ringed = [number in (rings or {}).get(name, ()) for number, _ in points]
+        axes.plot(x[ringed], mean[ringed], "o", color=style.colour, markersize=13, fillstyle="none", linewidth=0)
     if zero:
         axes.axhline(0, color="#777777", linewidth=1)
     axes.set_xticks(numbers, [f"{number:g}" for number in numbers])

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from medgan.comparison.design import Cell
 from medgan.comparison.gap_table import GapRow, read_gaps
-from medgan.comparison.results import CURVE, PLAN, RESULTS, SUMMARY, read_table
+from medgan.comparison.results import CURVE, PLAN, RESULTS, SUMMARY, Trial, read_table, read_trials
 from medgan.comparison.summary import SummaryRow
 from medgan.errors import InputFault
 
@@ -71,6 +71,7 @@ class FinishedStudy:
         scores: rows of ``results.csv`` by run.
         curves: rows of ``curve.csv`` by run, steps ascending.
         gaps: rows of ``gap.csv``; none without a reference.
+        trials: rows of ``tuning.csv``; none where nothing is tuned.
     """
 
     sha256: str
@@ -81,6 +82,7 @@ class FinishedStudy:
     scores: Mapping[Cell, Sequence[ScoreLine]]
     curves: Mapping[Cell, Sequence[CurveLine]]
     gaps: Sequence[GapRow] = ()
+    trials: Sequence[Trial] = ()
 
     @property
     def arms(self) -> list[str]:
@@ -144,6 +146,7 @@ def read_study(output: Path) -> FinishedStudy:
             scores=scores,
             curves={cell: sorted(points, key=lambda point: point.step) for cell, points in curves.items()},
             gaps=read_gaps(output),
+            trials=read_trials(output),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"not the folder of a finished study ({type(error).__name__})"

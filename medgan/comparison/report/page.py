@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from medgan.checkpoint import write_atomically
-from medgan.comparison.report import words
+from medgan.comparison.report import tuning, words
 from medgan.comparison.report.charts import Charts
 from medgan.comparison.report.claim import claim_items
 from medgan.comparison.report.finished import FinishedStudy, read_study
 from medgan.comparison.report.gap import EXPLANATION, LEAD, gap_words, share, share_interval
 from medgan.comparison.report.methods import methods
 from medgan.comparison.report.record import runs_table, times
+from medgan.comparison.report.tuning import tried
 from medgan.comparison.report.viewer import Pictures, read_pictures
 from medgan.comparison.results import REPORT
 from medgan.comparison.summary import SummaryRow
@@ -84,6 +85,7 @@ def _context(study: FinishedStudy, charts: Charts) -> dict[str, Any]:
         "not_anonymous": words.NOT_ANONYMOUS,
         "gap_lead": LEAD,
         "gap_explanation": EXPLANATION,
+        "tuning_lead": tuning.LEAD,
     }
 
 
@@ -109,6 +111,8 @@ def _block(study: FinishedStudy, charts: Charts, labelled: int) -> dict[str, Any
         "external": _table(study, labelled, "external"),
         "gaps": [(row, gap_words(row, plan)) for row in study.gaps if row.labelled == labelled],
         "gap_charts": charts.gap(labelled),
+        "tried": tried(study, labelled),
+        "tuning_charts": charts.tuning(labelled),
     }
 
 
@@ -189,6 +193,7 @@ def _contents(study: FinishedStudy, context: Mapping[str, Any], pictures: Pictur
         ("verdict", "Verdict", True),
         ("arms", "Arms compared", True),
         ("gap", "Gap closed", bool(study.gaps)),
+        ("tuning", "Tuning", bool(study.trials)),
         ("curves", "Curves", True),
         ("metrics", "Further metrics", True),
         ("calibration", "Calibration", task == "classification" and calibrated),

@@ -283,8 +283,9 @@ def limits(study: FinishedStudy) -> list[str]:
     words += [
         f"{plural(patients, 'test patient')} of {cohort}; nothing here speaks for other scanners, hospitals or "
         "populations.",
-        f"Every arm had the same {compare['steps']} steps. A curve that still rises at its end has not converged, and "
-        "an arm that learns more slowly may be judged too early.",
+        f"Every arm had the same {compare['steps']} steps. The learning rate falls towards their end, which levels "
+        "every curve there, so that a level end does not show that an arm has converged: whether more steps would "
+        "judge otherwise, only a study with more steps tells.",
         "Even two identical arms differ by chance. The rule for a verdict (interval, adjusted test and margin "
         "together) is built to call such a pair a gain in at most 5 of 100 studies; it cannot make that number 0. "
         "benchmarks/study_errors.py measures it on this study's own scores.",

@@ -1,0 +1,106 @@
+"""Tuning: what each arm does with its samples is chosen on validation cases, before anything is tested."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from medgan.comparison.design import Cell, trial_cells
+from medgan.comparison.engines import EngineName
+from medgan.comparison.material import Material
+from medgan.comparison.results import RunRecord, Trial, write_trials
+from medgan.comparison.running import Listener, run_all
+from medgan.errors import TrainingFailure
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "tuning"
+
+Place = tuple[str, int, int]  # arm, labelled, fold
+
+
+def tune(
+    material: Material, output: Path, *, engine: EngineName = "local", workers: int | None = None
+) -> dict[Place, str]:
+    """Train every arm that is tuned with each of its values, and choose those that are best on validation cases.
+
+    The mean over ``compare.tune.seeds`` trainings decides; of equals the first. The test cases are not looked at.
+    Trials that are there already are not made again; all are written to ``tuning.csv``.
+
+    Args:
+        material: of the study.
+        output: the study's folder.
+        engine: what runs the trials, see :func:`~medgan.comparison.engines.run_cells`.
+        workers: how many at a time.
+
+    Returns:
+        name of the chosen trial by arm, labelled cases and fold.
+
+    Raises:
+        TrainingFailure: no values of an arm came through all their trainings, or a process died.
+    """
+    cells = trial_cells(material.config, material.trials)
+    if not cells:
+        return {}
+    ran = run_all(material, cells, output, FOLDER, Listener(), engine=engine, workers=workers, title="tuning")
+    choices = choose(material, cells, ran.records)
+    write_trials(output, _rows(material, cells, ran.records, choices))
+    for (name, labelled, fold), trial in choices.items():
+        logger.info("%s, %s labelled, fold %d: %s", name, labelled or "all", fold, trial)
+    return choices
+
+
+def choose(material: Material, cells: Sequence[Cell], records: Mapping[Cell, RunRecord]) -> dict[Place, str]:
+    """Return the name of the best trial by arm, labelled cases and fold.
+
+    Raises:
+        TrainingFailure: no values of an arm came through all their trainings.
+    """
+    of_trial = _arms_of_trials(material)
+    values: dict[Place, dict[str, list[float]]] = {}
+    for cell in cells:
+        place = of_trial[cell.arm], cell.labelled, cell.fold
+        values.setdefault(place, {}).setdefault(cell.arm, []).append(_value(material, records.get(cell)))
+    choices: dict[Place, str] = {}
+    for place, tried in values.items():
+        means = {name: fmean(found) for name, found in tried.items()}
+        whole = {name: mean for name, mean in means.items() if math.isfinite(mean)}
+        if not whole:
+            reason = f"{place[0]}: FAILED_RUNS: with each of the values tried a training failed or had no figure"
+            raise TrainingFailure(f"{reason}; lower compare.learning_rate, or leave compare.tune out")
+        choices[place] = max(whole, key=lambda name: whole[name])
+    return choices
+
+
+def with_choices(cells: Sequence[Cell], choices: Mapping[Place, str]) -> list[Cell]:
+    """Return the study's cells, those of tuned arms with what was chosen."""
+    chosen = [choices.get((cell.arm, cell.labelled, cell.fold), "") for cell in cells]
+    return [Cell(c.labelled, c.fold, c.seed, c.arm, choice) for c, choice in zip(cells, chosen, strict=True)]
+
+
+def _rows(
+    material: Material, cells: Sequence[Cell], records: Mapping[Cell, RunRecord], choices: Mapping[Place, str]
+) -> list[Trial]:
+    of_trial = _arms_of_trials(material)
+    rows = []
+    for cell in cells:
+        arm, place = material.arm(cell), (of_trial[cell.arm], cell.labelled, cell.fold)
+        value = _value(material, records.get(cell))
+        rows.append(
+            Trial(
+                *place, cell.seed, arm.probability, arm.strength, material.task.metric, value,
+                choices[place] == cell.arm,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _value(material: Material, record: RunRecord | None) -> float:
+    return math.nan if record is None else record.headline.get(material.task.metric, math.nan)
+
+
+def _arms_of_trials(material: Material) -> dict[str, str]:
+    return {variant.name: name for name, variants in material.trials.items() for variant in variants}

@@ -1,0 +1,237 @@
+"""Values of arms chosen on validation cases: which are tried, which win, and that nothing tested is looked at."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medgan.checkpoint import Origin, save_checkpoint
+from medgan.comparison import study
+from medgan.comparison.cost import describe
+from medgan.comparison.design import Cell, expand_trials, trial_cells
+from medgan.comparison.engines import attempts
+from medgan.comparison.material import Material
+from medgan.comparison.results import RunRecord, read_table, read_trials
+from medgan.comparison.tuning import choose, with_choices
+from medgan.config import Config, parse_config
+from medgan.errors import InputFault, TrainingFailure
+from medgan.models.generator import Generator
+from medgan.tracking import MLflowTracker, NoTracker
+
+compare = partial(study.compare, workers=1)
+TUNED = ["classical+gan", "classical+random-deformation"]
+
+
+def with_generator(config: Config, folder: Path) -> Config:
+    generator = Generator(config.model, 1, 0, config.preprocess.shape)
+    case = {"patient_id": "elsewhere", "case_id": "elsewhere", "content_sha256": "0" * 64}
+    save_checkpoint(folder, generator.state_dict(), config, Origin((), {3: "cube"}, 1, [case], "d", 5))
+    return config
+
+
+@pytest.fixture(scope="module")
+def settings(config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Config:
+    folder = tmp_path_factory.mktemp("generator") / "g"
+    changes: dict[str, Any] = {"arms": ["classical", *TUNED], "tune": {"strength": [0.5, 2], "seeds": 1}}
+    return with_generator(config(checkpoint=str(folder), **changes), folder)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> MLflowTracker:
+    return MLflowTracker(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db", "tuning")
+
+
+@pytest.fixture(scope="module")
+def tuned(settings: Config, store: MLflowTracker, tmp_path_factory: pytest.TempPathFactory) -> study.StudyResult:
+    return compare(settings, tmp_path_factory.mktemp("tuned") / "out", store)
+
+
+def section(**compare: Any) -> Config:
+    return parse_config({"compare": compare})
+
+
+def test_every_arm_has_the_same_values_to_choose_from() -> None:
+    tune = {"probability": [0.3, 0.5], "strength": [1, 1.7]}
+    trials = expand_trials(section(arms=["none", "classical", *TUNED], tune=tune).compare)
+    assert list(trials) == TUNED
+    values = {name: [(a.probability, a.strength) for a in variants] for name, variants in trials.items()}
+    assert values[TUNED[0]] == values[TUNED[1]] == [(0.3, 1.0), (0.3, 1.7), (0.5, 1.0), (0.5, 1.7)]
+    assert [a.name for a in trials[TUNED[0]]][:2] == [
+        "classical+gan tried p=0.3 s=1",
+        "classical+gan tried p=0.3 s=1.7",
+    ]
+
+
+def test_what_an_arm_gives_itself_is_not_tuned() -> None:
+    arms = ["classical", {"name": "mild", "use": "gan", "strength": 0.4}, {"name": "set", "use": "gan", "strength": 1,
+            "probability": 0.2}]  # fmt: skip
+    trials = expand_trials(section(arms=arms, tune={"probability": [0.3, 0.5], "strength": [1, 1.7]}).compare)
+    assert {name: [(a.probability, a.strength) for a in found] for name, found in trials.items()} == {
+        "mild": [(0.3, 0.4), (0.5, 0.4)]
+    }
+    assert expand_trials(section(arms=["classical", "gan"]).compare) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"tune": {"strength": [1.0]}}, "two or more different values"),
+        ({"tune": {"strength": [1.0, 1.0]}}, "two or more different values"),
+        ({"tune": {"strength": [0.5, 1]}, "sweep": {"strength": [0.5, 1]}}, "empty where sweep.strength is not"),
+        ({"tune": {"strength": [0.5, 1], "seeds": 3}, "seeds": 2}, "at most compare.seeds, 2, got 3"),
+    ],
+)
+def test_a_tuning_that_means_nothing_is_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputFault, match=reason):
+        section(**change)
+
+
+def test_the_best_on_validation_is_taken_and_nothing_tested_was_looked_at(tuned: study.StudyResult) -> None:
+    trials = read_trials(tuned.output)
+    assert [(t.arm, t.strength) for t in trials] == [(arm, s) for arm in TUNED for s in (0.5, 2.0)]
+    for arm in TUNED:
+        of_arm = [t for t in trials if t.arm == arm]
+        assert [t.chosen for t in of_arm].count(True) == 1
+        assert next(t for t in of_arm if t.chosen).value == max(t.value for t in of_arm)
+    files = sorted((tuned.output / "tuning").glob("*.json"))
+    assert len(files) == 4
+    for file in files:
+        record = json.loads(file.read_text())
+        assert {score["split"] for score in record["scores"]} == {"validation"}
+        found = next(t.value for t in trials if f"{t.arm} tried s={t.strength:g}" == record["arm"])
+        assert found == record["headline"]["dice"] == pytest.approx(record["curve"][-1]["value"])
+
+
+def test_an_arm_is_what_it_would_be_with_the_chosen_value_given_by_hand(
+    tuned: study.StudyResult, settings: Config, tmp_path: Path
+) -> None:
+    chosen = {t.arm: t.strength for t in read_trials(tuned.output) if t.chosen}
+    tree = settings.model_dump(mode="json")
+
+    def with_strengths(strengths: dict[str, float]) -> Config:
+        by_hand = [{"name": arm, "use": arm, "strength": strengths[arm]} for arm in TUNED]
+        return parse_config({**tree, "compare": {**tree["compare"], "arms": ["classical", *by_hand], "tune": {}}})
+
+    same = compare(with_strengths(chosen), tmp_path / "out", NoTracker())
+    assert [r.key for arm in TUNED for r in same.runs[0][arm]] == [r.key for arm in TUNED for r in tuned.runs[0][arm]]
+    assert (tmp_path / "out" / "results.csv").read_bytes() == (tuned.output / "results.csv").read_bytes()
+    # And it is another than that of the value that was not taken.
+    other = Material(with_strengths({arm: 2.5 - strength for arm, strength in chosen.items()}))
+    assert other.key(Cell(0, 0, 0, TUNED[0])) != tuned.runs[0][TUNED[0]][0].key
+
+
+def test_trials_that_are_there_are_not_made_again(
+    tuned: study.StudyResult, settings: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (tuned.output / "tuning.csv").read_bytes()
+    made: list[str] = []
+    run = attempts.execute
+
+    def count(material: Any, cell: Any, *rest: Any) -> Any:
+        made.append(cell.arm)
+        return run(material, cell, *rest)
+
+    monkeypatch.setattr(attempts, "execute", count)
+    assert compare(settings, tuned.output, NoTracker()).reused == 6
+    assert made == []
+    next((tuned.output / "tuning").glob("classical-and-gan*s=2*.json")).unlink()
+    compare(settings, tuned.output, NoTracker())
+    assert made == ["classical+gan tried s=2"]
+    assert (tuned.output / "tuning.csv").read_bytes() == before
+
+
+def test_processes_of_their_own_choose_and_train_alike(
+    tuned: study.StudyResult, settings: Config, tmp_path: Path
+) -> None:
+    compare(settings, tmp_path / "out", NoTracker(), workers=2)
+    for table in ("tuning.csv", "results.csv"):
+        assert (tmp_path / "out" / table).read_bytes() == (tuned.output / table).read_bytes()
+
+
+def test_the_report_and_the_store_say_what_was_tried_and_taken(tuned: study.StudyResult, store: MLflowTracker) -> None:
+    page, text = ((tuned.output / f"report.{kind}").read_text() for kind in ("html", "md"))
+    chosen = {t.arm: t.strength for t in read_trials(tuned.output) if t.chosen}
+    assert 'id="tuning"' in page
+    assert (tuned.output / "figures" / "tuning-0.png").is_file()
+    lines = [line for line in text.splitlines() if line.endswith("| yes |")]
+    assert [line.split("|")[3].strip() for line in lines] == [f"{chosen[arm]:g}" for arm in TUNED]
+    assert "among 2 pairs of values each" in text
+    client = store._client
+    runs = client.search_runs([store.experiment_id])
+    told = {r.data.params["arm"]: float(r.data.params["strength"]) for r in runs if r.data.params.get("arm") in TUNED}
+    assert told == chosen
+    (parent,) = [r for r in runs if r.data.tags["medgan.kind"] == "study"]
+    assert "tuning.csv" in {a.path for a in client.list_artifacts(parent.info.run_id)}
+
+
+def test_the_plan_holds_what_is_tried_and_an_untuned_one_knows_of_no_tuning(
+    tuned: study.StudyResult, settings: Config, config: Callable[..., Config], tmp_path: Path
+) -> None:
+    plan = json.loads((tuned.output / "plan.json").read_text())["plan"]
+    tried = {arm["name"]: [v["strength"] for v in arm.get("tuned", ())] for arm in plan["arms"]}
+    assert tried == {"classical": [], **{arm: [0.5, 2.0] for arm in TUNED}}
+    compare(config(steps=1, seeds=1), tmp_path / "out", NoTracker())
+    plain = json.loads((tmp_path / "out" / "plan.json").read_text())["plan"]
+    assert "tune" not in plain["compare"]
+    assert not any("tuned" in arm for arm in plain["arms"])
+
+
+def test_a_dry_run_counts_the_trials(settings: Config) -> None:
+    words = describe(settings, workers=1)
+    assert words.count("and 2 more to choose among 2 values on validation cases") == 2
+
+
+def test_each_block_and_fold_chooses_for_itself(config: Callable[..., Config], tmp_path: Path) -> None:
+    tree = config({"folds": 2}, arms=["classical", "gan"], splits=2, labelled=[2, 4], seeds=2,
+                  tune={"strength": [0.5, 1], "seeds": 2}, checkpoint=str(tmp_path / "g-{fold}"))  # fmt: skip
+    for fold in range(2):
+        with_generator(tree, tmp_path / f"g-{fold}")
+    material = Material(tree)
+    cells = trial_cells(tree, material.trials)
+    low, high = (variant.name for variant in material.trials["gan"])
+    # In the second fold with four labelled cases the higher value is better, elsewhere the lower one.
+    records = {
+        c: made(c, 0.8 + (0.1 if (c.arm == high) == ((c.labelled, c.fold) == (4, 1)) else 0.0) - 0.05 * c.seed)
+        for c in cells
+    }
+    choices = choose(material, cells, records)
+    assert choices == {("gan", n, k): high if (n, k) == (4, 1) else low for n in (2, 4) for k in (0, 1)}
+    strengths = {
+        (c.labelled, c.fold): material.arm(c).strength
+        for c in with_choices([Cell(n, k, 0, "gan") for n in (2, 4) for k in (0, 1)], choices)
+    }
+    assert strengths == {(2, 0): 0.5, (2, 1): 0.5, (4, 0): 0.5, (4, 1): 1.0}
+    assert material.arm(Cell(2, 0, 0, "classical", "")).name == "classical"
+    # A value that lost one of its trainings is no match for one that has both, however good the other was.
+    del records[Cell(2, 0, 1, low)]
+    records[Cell(2, 1, 0, low)] = made(Cell(2, 1, 0, low), math.nan)
+    choices = choose(material, cells, records)
+    assert choices["gan", 2, 0] == choices["gan", 2, 1] == high
+    del records[Cell(2, 0, 0, high)]
+    with pytest.raises(TrainingFailure, match="gan: FAILED_RUNS"):
+        choose(material, cells, records)
+
+
+def test_validation_cases_are_needed(settings: Config, tmp_path: Path, manifest: Path) -> None:
+    rows = read_table(manifest)
+    for row in rows:
+        row["split"] = "training" if row["split"] == "validation" else row["split"]
+        row["image"] = str(manifest.parent / row["image"])
+        row["label"] = str(manifest.parent / row["label"]) if row["label"] else ""
+    other = tmp_path / "manifest.csv"
+    other.write_text("\n".join(",".join(r) for r in [list(rows[0]), *(list(r.values()) for r in rows)]))
+    tree = settings.model_dump(mode="json")
+    tree["data"]["root"] = str(other)
+    with pytest.raises(InputFault, match=r"compare\.tune needs them") as fault:
+        Material(parse_config(tree))
+    assert fault.value.code == "TOO_FEW_CASES"
+
+
+def made(cell: Cell, value: float) -> RunRecord:
+    return RunRecord("", cell.arm, cell.labelled, cell.fold, cell.seed, headline={"dice": value})
