@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medgan.comparison.arms import LEARNED_PARTS, REFERENCE_PART
-from medgan.comparison.design import redrawn_in_words
+from medgan.comparison.design import redrawn_in_words, tuned_in
 from medgan.comparison.gap_table import GapRow
 from medgan.comparison.results import REPORT
 from medgan.tracking import Dataset
@@ -114,7 +114,10 @@ def plan_params(plan: Mapping[str, Any]) -> dict[str, object]:
     params: dict[str, object] = {key: value for key, value in plan.items() if key not in NOT_PARAMS}
     # The arms' own entry has them all; "compare.arms" would say them twice.
     params["compare"] = {key: value for key, value in plan["compare"].items() if key != "arms"}
-    params["arm"] = {arm["name"]: {k: v for k, v in arm.items() if k != "name" and v} for arm in plan["arms"]}
+    params["arm"] = {
+        arm["name"]: {k: v for k, v in arm.items() if k != "name" and v and k not in tuned_in(arm)}
+        for arm in plan["arms"]
+    }
     return params
 
 

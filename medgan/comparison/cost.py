@@ -55,7 +55,8 @@ def describe(config: Config, *, workers: int | None = None) -> str:
         seconds = sum(_fitting_cost(material, labelled, fold) for labelled, fold in material.splits)
         if config.compare.redraw:
             seconds *= config.compare.seeds  # of other scans under every seed
-        total += seconds * number  # every process makes all fits
+        tuned = any(FITTED_PART in arm.parts for variants in material.trials.values() for arm in variants)
+        total += seconds * number * (1 + tuned)  # every process makes all fits, those of tuning too
         lines.append(f"  fitting scans to scans: about {seconds / 60:.1f} min in each process")
     lines.append(f"  in all about {total / number / 60:.0f} min on this machine")
     return "\n".join(lines)

@@ -11,8 +11,10 @@ from medgan.config import ArmConfig, CompareConfig, Config
 from medgan.errors import InputFault
 
 ALL_LABELLED = 0  # a block in which every annotated training case keeps its annotation
-SWEPT_PARTS = ("gan", "random-deformation")  # what a sweep repeats, and what tuning chooses for
-TUNED = ("probability", "strength")
+SWEPT_PARTS = ("gan", "random-deformation")
+# What tuning chooses, and the parts for which it means anything.
+TUNED_PARTS = {"probability": (*SWEPT_PARTS, "duplicate"), "strength": SWEPT_PARTS}
+TUNED = tuple(TUNED_PARTS)
 
 
 @dataclass(frozen=True, order=True)
@@ -72,31 +74,46 @@ def expand_arms(compare: CompareConfig, name: str = "generator") -> tuple[Arm, .
 def expand_trials(compare: CompareConfig, name: str = "generator") -> dict[str, tuple[Arm, ...]]:
     """Return by arm the variants of it among which validation cases are to choose; none where nothing is tuned.
 
-    An arm with ``gan`` or ``random-deformation`` is tuned in what it does not give itself. Every arm has the same
-    values to choose from, so that none is tuned more than another.
+    An arm is tuned in what it does not give itself and what means anything for its parts. Every arm has the same values
+    to choose from, so that none is tuned more than another.
 
     Args:
         compare: the study's section.
         name: of the generator, where there is only one and it has none.
+
+    Raises:
+        InputFault: an arm has the name of a trial.
     """
     trials: dict[str, tuple[Arm, ...]] = {}
     for entry in compare.arms:
-        listed = isinstance(entry, str)
         for arm in _listed(entry, compare, name) if isinstance(entry, str) else _own(entry, compare, name):
-            if not any(part in SWEPT_PARTS for part in arm.parts):
-                continue
-            open_to = {p: getattr(compare.tune, p) for p in TUNED if listed or getattr(entry, p) is None}
+            open_to = {
+                parameter: getattr(compare.tune, parameter)
+                for parameter, parts in TUNED_PARTS.items()
+                if set(parts) & set(arm.parts) and (isinstance(entry, str) or getattr(entry, parameter) is None)
+            }
             variants = [arm]
             for parameter, values in open_to.items():
                 if values:
                     variants = [replace(a, **{parameter: v}) for a in variants for v in values]
             if len(variants) > 1:
                 trials[arm.name] = tuple(replace(a, name=_trial_name(a, open_to)) for a in variants)
+    names = [variant.name for variants in trials.values() for variant in variants]
+    taken = {arm.name for arm in expand_arms(compare, name)} & set(names)
+    if taken:
+        reason = f"{min(taken)!r} is also the name of values that are tried for another arm"
+        raise InputFault("compare.arms", "CONFIG_VALUE", reason, "give the arm another name")
     return trials
 
 
+def tuned_in(arm: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what of a plan's arm is tuned: the parameters that differ among the values it has to choose from."""
+    tried = arm.get("tuned", ())  # studies of earlier versions know of none
+    return tuple(parameter for parameter in TUNED if len({values[parameter] for values in tried}) > 1)
+
+
 def _trial_name(arm: Arm, open_to: Mapping[str, Sequence[float]]) -> str:
-    values = [f"{parameter[0]}={getattr(arm, parameter):g}" for parameter, tried in open_to.items() if tried]
+    values = [f"{parameter[0]}={getattr(arm, parameter)!r}" for parameter, tried in open_to.items() if tried]
     return " ".join([f"{arm.name} tried", *values])
 
 

@@ -178,7 +178,8 @@ def _own(
     from medgan.comparison.own_function import TrainingSamples, load_function, run_own_function
 
     task, settings = material.task, material.config.compare
-    tested = [case for cases in held_out.values() for case in cases]
+    # A function is always given scans to predict; a trial, which tests nobody, shows it the validation cases twice.
+    tested = [case for cases in held_out.values() for case in cases] or list(block.used["validation"])
     samples = TrainingSamples(training, arm, transform, task, seed, pseudo, settings.pseudo_share)
     logits = run_own_function(
         load_function(str(settings.function)), samples, block.used["validation"], tested, task,

@@ -192,18 +192,35 @@ def require_enough(cases: Mapping[str, Sequence[Case]], task: Task, source: Path
                 raise InputFault(source, "ONE_CLASS", reason, "add cases, or choose another data.split_seed")
 
 
-def require_choosers(validation: Sequence[Case], task: Task, source: Path) -> None:
-    """Refuse to tune arms where no validation cases can tell which values are better.
+def require_choosers(
+    used: Mapping[str, Sequence[Prepared]], external: Sequence[Prepared], task: Task, source: Path
+) -> None:
+    """Refuse to tune arms where validation cases cannot tell which values are better, or are tested themselves.
+
+    Args:
+        used: prepared cases with an annotation, by part.
+        external: those of another site.
+        task: what is annotated.
+        source: the cohort.
 
     Raises:
-        InputFault: no validation case with a label map or class, or, for classification, all of one class.
+        InputFault: no validation case with a label map or class, or, for classification, all of one class; or a test
+            case has the voxels of a validation case. The message counts.
     """
     remedy = "raise data.validation, annotate more cases, or leave compare.tune out"
+    validation = used["validation"]
     if not validation:
         need = "label map" if task.kind == "segmentation" else "class"
         raise InputFault(
             source, "TOO_FEW_CASES", f"no validation case has a {need}, and compare.tune needs them", remedy
         )
-    if task.kind == "classification" and len({case.class_name for case in validation}) < 2:
+    if task.kind == "classification" and len({p.case.class_name for p in validation}) < 2:
         reason = "the validation cases, by which compare.tune chooses, are all of one class"
         raise InputFault(source, "ONE_CLASS", reason, remedy)
+    choosers = {voxels_digest(p.image) for p in validation}
+    copies = sum(voxels_digest(p.image) in choosers for p in (*used["test"], *external))
+    if copies:
+        reason = (
+            f"{copies} test cases have voxel for voxel the content of a validation case, by which compare.tune chooses"
+        )
+        raise InputFault(source, "LEAK", reason, "remove the copies or give them one patient id")

@@ -292,7 +292,7 @@ class Material:
             trained_on = (*block.used["training"], *block.unlabelled)  # by the generator or with pseudo-labels
             require_no_copies({**block.used, "training": trained_on}, self.external, self.cohort.source)
             if self.trials:
-                require_choosers([p.case for p in block.used["validation"]], self.task, self.cohort.source)
+                require_choosers(block.used, self.external, self.task, self.cohort.source)
             for draw in sorted({self.draw(number, seed) for seed in range(self.config.compare.seeds)}):
                 used = self.block(number, fold, draw).used
                 cases = {part: [p.case for p in used[part]] for part in PARTS}

@@ -39,7 +39,7 @@ def make_plan(material: Material) -> dict[str, Any]:
     config, compare, task = material.config, material.config.compare, material.task
     replicates = compare.seeds * compare.splits
     # A study that tunes nothing has the plan that it had before there was tuning.
-    untuned = set() if material.trials else {"tune"}
+    untuned = set() if compare.tune.probability or compare.tune.strength else {"tune"}
     numbers = [
         {part: _numbers(getattr(split, part), material.block(*where).used[part], task) for part in PARTS}
         for where, split in material.splits.items()

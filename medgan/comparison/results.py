@@ -109,7 +109,9 @@ class Trial:
         probability, strength: the values.
         metric: the study's primary metric.
         value: its value on the validation cases; NaN for a training that failed.
+        seconds, teacher_seconds: of the training, and of what came before it.
         chosen: whether the arm takes these values in this block and fold.
+        error: why it failed; empty for a finished one.
     """
 
     arm: str
@@ -120,7 +122,10 @@ class Trial:
     strength: float
     metric: str
     value: float
+    seconds: float
+    teacher_seconds: float
     chosen: bool
+    error: str = ""
 
 
 def run_file(arm: str, labelled: int, fold: int, seed: int) -> str:
@@ -199,13 +204,15 @@ def read_trials(folder: Path) -> list[Trial]:
     """Return the rows of ``tuning.csv``; none where nothing was tuned."""
     if not (folder / TUNING).is_file():
         return []
-    return [
-        Trial(
-            row["arm"], int(row["labelled"]), int(row["fold"]), int(row["seed"]), float(row["probability"]),
-            float(row["strength"]), row["metric"], float(row["value"] or math.nan), row["chosen"] == "True",
-        )
-        for row in read_table(folder / TUNING)
-    ]  # fmt: skip
+    rows = read_table(folder / TUNING)
+    whole, words = ("labelled", "fold", "seed"), ("arm", "metric", "error")
+
+    def typed(name: str, text: str) -> Any:
+        if name == "chosen":
+            return text == "True"
+        return text if name in words else int(text) if name in whole else float(text)
+
+    return [Trial(**{f.name: typed(f.name, row[f.name]) for f in fields(Trial)}) for row in rows]
 
 
 def read_runs(folder: Path) -> dict[int, dict[str, list[RunRecord]]]:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from medgan.comparison.design import Cell, trial_cells
+from medgan.comparison.design import TUNED, Cell, trial_cells
 from medgan.comparison.engines import EngineName
 from medgan.comparison.material import Material
-from medgan.comparison.results import RunRecord, Trial, write_trials
-from medgan.comparison.running import Listener, run_all
+from medgan.comparison.results import RunRecord, Trial, read_trials, write_trials
+from medgan.comparison.running import Listener, Ran, run_all
 from medgan.errors import TrainingFailure
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,8 @@ def tune(
     """Train every arm that is tuned with each of its values, and choose those that are best on validation cases.
 
     The mean over ``compare.tune.seeds`` trainings decides; of equals the first. The test cases are not looked at.
-    Trials that are there already are not made again; all are written to ``tuning.csv``.
+    Trials that are there already are not made again; all are written to ``tuning.csv``. What was chosen once stays: by
+    a later start of the study its test figures may be known.
 
     Args:
         material: of the study.
@@ -45,20 +46,24 @@ def tune(
     cells = trial_cells(material.config, material.trials)
     if not cells:
         return {}
+    earlier = _chosen_before(material, output)
     ran = run_all(material, cells, output, FOLDER, Listener(), engine=engine, workers=workers, title="tuning")
-    choices = choose(material, cells, ran.records)
-    write_trials(output, _rows(material, cells, ran.records, choices))
-    for (name, labelled, fold), trial in choices.items():
-        logger.info("%s, %s labelled, fold %d: %s", name, labelled or "all", fold, trial)
+    choices = {**choose(material, cells, ran.records), **earlier}
+    write_trials(output, _rows(material, cells, ran, choices))
+    of_trial = _arms_of_trials(material)
+    for place in dict.fromkeys((of_trial[cell.arm], cell.labelled, cell.fold) for cell in cells):
+        if place not in choices:
+            why = next(
+                (f.error for f in ran.failed if of_trial[f.arm] == place[0]), "no figure on the validation cases"
+            )
+            reason = f"{place[0]}: FAILED_RUNS: with each of the values tried a training failed, the first by: {why}"
+            raise TrainingFailure(f"{reason}; see tuning.csv, or leave compare.tune out, in a new folder")
+        logger.info("%s, %s labelled, fold %d: %s", place[0], place[1] or "all", place[2], choices[place])
     return choices
 
 
 def choose(material: Material, cells: Sequence[Cell], records: Mapping[Cell, RunRecord]) -> dict[Place, str]:
-    """Return the name of the best trial by arm, labelled cases and fold.
-
-    Raises:
-        TrainingFailure: no values of an arm came through all their trainings.
-    """
+    """Return the name of the best trial by arm, labelled cases and fold; none where each lost a training."""
     of_trial = _arms_of_trials(material)
     values: dict[Place, dict[str, list[float]]] = {}
     for cell in cells:
@@ -68,10 +73,8 @@ def choose(material: Material, cells: Sequence[Cell], records: Mapping[Cell, Run
     for place, tried in values.items():
         means = {name: fmean(found) for name, found in tried.items()}
         whole = {name: mean for name, mean in means.items() if math.isfinite(mean)}
-        if not whole:
-            reason = f"{place[0]}: FAILED_RUNS: with each of the values tried a training failed or had no figure"
-            raise TrainingFailure(f"{reason}; lower compare.learning_rate, or leave compare.tune out")
-        choices[place] = max(whole, key=lambda name: whole[name])
+        if whole:
+            choices[place] = max(whole, key=lambda name: whole[name])
     return choices
 
 
@@ -81,20 +84,42 @@ def with_choices(cells: Sequence[Cell], choices: Mapping[Place, str]) -> list[Ce
     return [Cell(c.labelled, c.fold, c.seed, c.arm, choice) for c, choice in zip(cells, chosen, strict=True)]
 
 
-def _rows(
-    material: Material, cells: Sequence[Cell], records: Mapping[Cell, RunRecord], choices: Mapping[Place, str]
-) -> list[Trial]:
+def _chosen_before(material: Material, output: Path) -> dict[Place, str]:
+    """Return what an earlier start of the study has chosen."""
+    try:
+        taken = [trial for trial in read_trials(output) if trial.chosen]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # a table nobody can read: it is written anew
+    found: dict[Place, str] = {}
+    for trial in taken:
+        for variant in material.trials.get(trial.arm, ()):
+            if all(getattr(variant, parameter) == getattr(trial, parameter) for parameter in TUNED):
+                found[trial.arm, trial.labelled, trial.fold] = variant.name
+    return found
+
+
+def _rows(material: Material, cells: Sequence[Cell], ran: Ran, choices: Mapping[Place, str]) -> list[Trial]:
     of_trial = _arms_of_trials(material)
+    errors = {Cell(f.labelled, f.fold, f.seed, f.arm): f.error for f in ran.failed}
     rows = []
     for cell in cells:
-        arm, place = material.arm(cell), (of_trial[cell.arm], cell.labelled, cell.fold)
-        value = _value(material, records.get(cell))
+        variant, record, name = material.arm(cell), ran.records.get(cell), of_trial[cell.arm]
         rows.append(
             Trial(
-                *place, cell.seed, arm.probability, arm.strength, material.task.metric, value,
-                choices[place] == cell.arm,
+                arm=name,
+                labelled=cell.labelled,
+                fold=cell.fold,
+                seed=cell.seed,
+                probability=variant.probability,
+                strength=variant.strength,
+                metric=material.task.metric,
+                value=_value(material, record),
+                seconds=math.nan if record is None else record.seconds,
+                teacher_seconds=math.nan if record is None else record.teacher_seconds,
+                chosen=choices.get((name, cell.labelled, cell.fold)) == cell.arm,
+                error=errors.get(cell, ""),
             )
-        )  # fmt: skip
+        )
     return rows
 
 

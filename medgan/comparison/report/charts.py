@@ -238,9 +238,8 @@ class Charts:
             value = float(getattr(row, parameter))
             lines.setdefault(name, []).append((value, Estimate(row.mean, row.low, row.high)))
             rings.setdefault(name, []).extend([value] if row.chosen else [])
-        styles = figures.arm_styles(list(lines), next(iter(lines)))
-        if len({row.arm for row in rows}) == len(lines):
-            styles = {name: self.styles[name] for name in lines}
+        # An arm keeps its colour, where a line is an arm.
+        styles = self.styles if set(lines) <= set(self.styles) else figures.arm_styles(list(lines), next(iter(lines)))
         drawn = figures.line_figure(
             lines, styles, f"{parameter} ({PARAMETERS[parameter]})", f"validation {self.name}", rings=rings
         )

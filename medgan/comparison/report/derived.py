@@ -119,6 +119,9 @@ def sweeps(plan: Mapping[str, Any]) -> list[Sweep]:
     for parameter, fixed in (("probability", "strength"), ("strength", "probability")):
         groups: dict[tuple[Any, ...], list[tuple[float, str]]] = {}
         for arm in plan["arms"]:
+            # What is tuned has no number of its own, and may have another in each block and fold.
+            if arm.get("tuned"):
+                continue
             # Without a generator part neither number means anything.
             if arm["generator"] is None and not {"duplicate", "random-deformation"} & set(arm["parts"]):
                 continue

@@ -9,7 +9,7 @@ from typing import Any
 from medgan.comparison.design import redrawn_in_words
 from medgan.comparison.report.finished import FinishedStudy
 from medgan.comparison.report.gap import gap_methods
-from medgan.comparison.report.tuning import tuning_methods
+from medgan.comparison.report.tuning import doses, tuning_methods
 from medgan.comparison.report.words import (
     DISTANCES,
     METRICS,
@@ -108,13 +108,7 @@ def _arms(study: FinishedStudy) -> str:
     words, references = [], []
     for arm in study.plan["arms"]:
         parts = listed([PARTS.get(part, part) for part in arm["parts"]]) or PARTS["none"]
-        extra = []
-        if arm.get("tuned"):  # studies of earlier versions know of none
-            extra.append("share of samples and strength tuned")
-        elif {"gan", "identity", "random-deformation", "duplicate"} & set(arm["parts"]):
-            extra.append(f"{arm['probability'] * 100:g} % of samples")
-        if {"gan", "random-deformation"} & set(arm["parts"]) and not arm.get("tuned"):
-            extra.append(f"strength {arm['strength']:g}")
+        extra = doses(arm)
         if "gan" in arm["parts"] and arm.get("min_quality"):  # studies of earlier versions know of none
             extra.append(f"siblings below quality {arm['min_quality']:g} drawn again")
         if arm["generator"]:

@@ -250,6 +250,7 @@ def _environment(**options: Any) -> Any:
         p=words.p_value,
         seconds=words.seconds,
         plural=words.plural,
+        doses=tuning.doses,
         listed=words.listed,
         first_upper=lambda text: text[:1].upper() + text[1:],
         breakable=_breakable,

@@ -15,7 +15,7 @@ class Cost:
     """What an arm's runs cost, s.
 
     Attributes:
-        arm: its name.
+        arm: its name, with "tuning" for what was tried for it.
         runs: finished runs.
         mean: of a run.
         teacher: mean of what came before a run, such as the teacher of self-training; NaN where there was none.
@@ -38,6 +38,12 @@ def times(study: FinishedStudy) -> list[Cost]:
         taught = [run.teacher_seconds for run in finished if run.teacher_seconds > 0]
         total = sum(value for run in runs for value in (run.seconds, run.teacher_seconds) if math.isfinite(value))
         costs.append(Cost(arm, len(finished), _mean(run.seconds for run in finished), _mean(taught), total))
+        tried = [trial for trial in study.trials if trial.arm == arm]
+        if tried:
+            whole = [trial.seconds for trial in tried if not trial.error]
+            taught = [trial.teacher_seconds for trial in tried if trial.teacher_seconds > 0]
+            total = sum(v for trial in tried for v in (trial.seconds, trial.teacher_seconds) if math.isfinite(v))
+            costs.append(Cost(f"{arm}, tuning", len(whole), _mean(whole), _mean(taught), total))
     return costs
 
 

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from medgan.comparison.design import tuned_in
 from medgan.comparison.report.finished import FinishedStudy
-from medgan.comparison.report.words import SPACE, listed, metric_name, plural
+from medgan.comparison.report.words import listed, metric_name, plural
 
 LEAD = (
     "How these arms replace samples was chosen by the validation cases, before anything was tested: every one was "
     "trained with each of the values below, on the cases that it trains with in the study, and took those with the "
     "best mean; of equals the first. The figures below chose, so they are too good to be quoted as results."
 )
+
+
+NAMES = {"probability": "the share of samples replaced", "strength": "the strength"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def chosen_words(rows: Sequence[Tried]) -> str:
     taken: dict[str, dict[str, list[int]]] = {}
     for row in rows:
         if row.chosen:
-            values = f"{row.probability * 100:g}{SPACE}% of samples at strength {row.strength:g}"
+            values = f"{row.probability * 100:g} % of samples at strength {row.strength:g}"
             taken.setdefault(row.arm, {}).setdefault(values, []).append(row.fold)
     words = []
     for arm, values_of in taken.items():
@@ -86,11 +90,24 @@ def tuning_methods(study: FinishedStudy) -> str:
     if not study.trials:
         return ""
     plan: Mapping[str, Any] = study.plan
-    tuned = [arm for arm in plan["arms"] if arm.get("tuned")]
-    values = len(tuned[0]["tuned"]) if tuned else 0
+    metric, trainings = metric_name(plan, plan["metric"]), plural(int(plan["compare"]["tune"]["seeds"]), "training")
+    arms = [
+        f"{arm['name']} {listed([NAMES[parameter] for parameter in tuned_in(arm)])} (among {len(arm['tuned'])})"
+        for arm in plan["arms"]
+        if tuned_in(arm)
+    ]
     return (
-        f"For {listed([str(arm['name']) for arm in tuned])} the share of samples replaced and the strength were chosen "
-        f"among {plural(values, 'pair')} of values each, by the mean {metric_name(plan, plan['metric'])} on the "
-        f"validation cases of {plural(int(plan['compare']['tune']['seeds']), 'training')} with each; no test case was "
-        "looked at."
+        f"Chosen were, for {'; for '.join(arms)}: by the mean {metric} on the validation cases of {trainings} with "
+        "each of the values. No test case was looked at."
     )
+
+
+def doses(arm: Mapping[str, Any]) -> list[str]:
+    """Return how many samples an arm of the plan replaces and how strongly, in words."""
+    parts, tuned, words = set(arm["parts"]), tuned_in(arm), []
+    if {"gan", "identity", "random-deformation", "duplicate"} & parts:
+        share = f"{arm['probability'] * 100:g} % of samples"
+        words.append("share of samples tuned" if "probability" in tuned else share)
+    if {"gan", "random-deformation"} & parts:
+        words.append("strength tuned" if "strength" in tuned else f"strength {arm['strength']:g}")
+    return words
