@@ -187,11 +187,17 @@ def folds(config: Config) -> range:
     return range(config.compare.splits)
 
 
-def all_cells(config: Config, arms: Sequence[Arm]) -> list[Cell]:
-    """Return every run, seed by seed, so that what is there of an interrupted study is paired."""
+def all_cells(config: Config, arms: Sequence[Arm], seeds: int | None = None) -> list[Cell]:
+    """Return every run, seed by seed, so that what is there of an interrupted study is paired.
+
+    Args:
+        config: of the study.
+        arms: which arms.
+        seeds: how many; by default the study's own number.
+    """
     return [
         Cell(labelled, fold, seed, arm.name)
-        for seed in range(config.compare.seeds)
+        for seed in range(config.compare.seeds if seeds is None else seeds)
         for labelled in blocks(config)
         for fold in folds(config)
         for arm in arms
@@ -200,14 +206,9 @@ def all_cells(config: Config, arms: Sequence[Arm]) -> list[Cell]:
 
 def trial_cells(config: Config, trials: Mapping[str, Sequence[Arm]]) -> list[Cell]:
     """Return the trainings that tuning needs, seed by seed; each block and fold chooses for itself."""
-    return [
-        Cell(labelled, fold, seed, variant.name)
-        for seed in range(config.compare.tune.seeds)
-        for labelled in blocks(config)
-        for fold in folds(config)
-        for variants in trials.values()
-        for variant in variants
-    ]
+    return all_cells(
+        config, [variant for variants in trials.values() for variant in variants], config.compare.tune.seeds
+    )
 
 
 def redrawn_in_words(compare: Mapping[str, Any]) -> str:

@@ -115,12 +115,16 @@ def require_no_copies(used: Mapping[str, Sequence[Prepared]], external: Sequence
     Raises:
         InputFault: a validation or test case has the voxels of a training case. The message counts.
     """
-    training = {voxels_digest(p.image) for p in used["training"]}
-    held_out = [p for part in ("validation", "test") for p in used[part]] + list(external)
-    copies = sum(voxels_digest(p.image) in training for p in held_out)
+    copies = _copies(used["training"], [*used["validation"], *used["test"], *external])
     if copies:
         reason = f"{copies} validation or test cases have voxel for voxel the content of a training case"
         raise InputFault(source, "LEAK", reason, "remove the copies or give them one patient id")
+
+
+def _copies(known: Sequence[Prepared], others: Sequence[Prepared]) -> int:
+    """Return how many of the others have voxel for voxel the content of one that is known."""
+    digests = {voxels_digest(p.image) for p in known}
+    return sum(voxels_digest(p.image) in digests for p in others)
 
 
 def voxels_digest(image: Tensor) -> str:
@@ -217,8 +221,7 @@ def require_choosers(
     if task.kind == "classification" and len({p.case.class_name for p in validation}) < 2:
         reason = "the validation cases, by which compare.tune chooses, are all of one class"
         raise InputFault(source, "ONE_CLASS", reason, remedy)
-    choosers = {voxels_digest(p.image) for p in validation}
-    copies = sum(voxels_digest(p.image) in choosers for p in (*used["test"], *external))
+    copies = _copies(validation, [*used["test"], *external])
     if copies:
         reason = (
             f"{copies} test cases have voxel for voxel the content of a validation case, by which compare.tune chooses"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -80,8 +81,7 @@ def choose(material: Material, cells: Sequence[Cell], records: Mapping[Cell, Run
 
 def with_choices(cells: Sequence[Cell], choices: Mapping[Place, str]) -> list[Cell]:
     """Return the study's cells, those of tuned arms with what was chosen."""
-    chosen = [choices.get((cell.arm, cell.labelled, cell.fold), "") for cell in cells]
-    return [Cell(c.labelled, c.fold, c.seed, c.arm, choice) for c, choice in zip(cells, chosen, strict=True)]
+    return [replace(cell, choice=choices.get((cell.arm, cell.labelled, cell.fold), "")) for cell in cells]
 
 
 def _chosen_before(material: Material, output: Path) -> dict[Place, str]:

@@ -146,17 +146,9 @@ def test_an_arm_is_what_it_would_be_with_the_chosen_value_given_by_hand(
 
 
 def test_trials_that_are_there_are_not_made_again(
-    tuned: study.StudyResult, settings: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tuned: study.StudyResult, settings: Config, tmp_path: Path, made: list[str]
 ) -> None:
     before = without_times(tuned.output)
-    made: list[str] = []
-    run = attempts.execute
-
-    def count(material: Any, cell: Any, *rest: Any) -> Any:
-        made.append(cell.arm)
-        return run(material, cell, *rest)
-
-    monkeypatch.setattr(attempts, "execute", count)
     store = MLflowTracker(f"sqlite:///{tmp_path}/mlflow.db", "again")
     assert compare(settings, tuned.output, store).reused == 6
     assert made == []
@@ -254,7 +246,7 @@ def test_each_block_and_fold_chooses_for_itself(config: Callable[..., Config], t
     low, high = (variant.name for variant in material.trials["gan"])
     # In the second fold with four labelled cases the higher value is better, elsewhere the lower one.
     records = {
-        c: made(c, 0.8 + (0.1 if (c.arm == high) == ((c.labelled, c.fold) == (4, 1)) else 0.0) - 0.05 * c.seed)
+        c: record_of(c, 0.8 + (0.1 if (c.arm == high) == ((c.labelled, c.fold) == (4, 1)) else 0.0) - 0.05 * c.seed)
         for c in cells
     }
     choices = choose(material, cells, records)
@@ -267,7 +259,7 @@ def test_each_block_and_fold_chooses_for_itself(config: Callable[..., Config], t
     assert material.arm(Cell(2, 0, 0, "classical", "")).name == "classical"
     # A value that lost one of its trainings is no match for one that has both, however good the other was.
     del records[Cell(2, 0, 1, low)]
-    records[Cell(2, 1, 0, low)] = made(Cell(2, 1, 0, low), math.nan)
+    records[Cell(2, 1, 0, low)] = record_of(Cell(2, 1, 0, low), math.nan)
     choices = choose(material, cells, records)
     assert choices["gan", 2, 0] == choices["gan", 2, 1] == high
     del records[Cell(2, 0, 0, high)]
@@ -346,7 +338,7 @@ def test_validation_cases_are_needed(settings: Config, tmp_path: Path, manifest:
     assert fault.value.code == "TOO_FEW_CASES"
 
 
-def made(cell: Cell, value: float) -> RunRecord:
+def record_of(cell: Cell, value: float) -> RunRecord:
     return RunRecord("", cell.arm, cell.labelled, cell.fold, cell.seed, headline={"dice": value})
 
 
