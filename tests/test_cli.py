@@ -69,7 +69,7 @@ GENERATE = ["generate", "a", "--data", "b", "--output", "c"]
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--strength", "nan", "nan is not from 0 to 2"),
+        ("--strength", "nan", "nan is not from 0 to 4"),
         ("--min-quality", "1", "1 is not from 0 to below 1"),
         ("--real-share", "1", "1 is not from 0 to below 1"),
         ("--max-share", "0", "0 is not above 0 and at most 1"),

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from medgan.limits import MAX_STRENGTH
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML configuration, e.g. configs/hippocampus.yaml")]
 Overrides = Annotated[
     list[str] | None,
@@ -39,6 +41,6 @@ def _within(words: str, is_allowed: Callable[[float], bool]) -> Callable[[float 
 
 
 BELOW_ONE = _within("from 0 to below 1", lambda value: 0 <= value < 1)
-STRENGTH = _within("from 0 to 2", lambda value: 0 <= value <= 2)
-SOME_STRENGTH = _within("from 0.01 to 2", lambda value: 0.01 <= value <= 2)
+STRENGTH = _within(f"from 0 to {MAX_STRENGTH:g}", lambda value: 0 <= value <= MAX_STRENGTH)
+SOME_STRENGTH = _within(f"from 0.01 to {MAX_STRENGTH:g}", lambda value: 0.01 <= value <= MAX_STRENGTH)
 ABOVE_ZERO = _within("above 0 and at most 1", lambda value: 0 < value <= 1)

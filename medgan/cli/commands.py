@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from medgan.cli.arguments import SOME_STRENGTH, AsJson, CheckpointFolder, CohortPath, ConfigFile, Output, Overrides
+from medgan.limits import MAX_STRENGTH
 from medgan.locks import only_writer
 
 
@@ -80,7 +81,8 @@ def evaluate(
     strength: Annotated[
         float,
         typer.Option(
-            callback=SOME_STRENGTH, help="of the siblings, 0.01 to 2; 1: what was learned; give that of their use"
+            callback=SOME_STRENGTH,
+            help=f"of the siblings, 0.01 to {MAX_STRENGTH:g}; 1: what was learned; as they are used",
         ),
     ] = 1.0,
     as_json: AsJson = False,

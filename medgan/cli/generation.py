@@ -11,6 +11,7 @@ import typer
 
 from medgan.cli.arguments import ABOVE_ZERO, BELOW_ONE, STRENGTH, CheckpointFolder, CohortPath
 from medgan.errors import InputFault, MedganError
+from medgan.limits import MAX_STRENGTH
 from medgan.locks import only_writer
 
 
@@ -44,7 +45,7 @@ def generate(
     count: Annotated[int, typer.Option(min=1, help="number of synthetic volumes")],
     seed: Annotated[int, typer.Option(min=0, help="seed of the noise")] = 0,
     strength: Annotated[
-        float, typer.Option(callback=STRENGTH, help="0: the identity; 1: what was learned; at most 2")
+        float, typer.Option(callback=STRENGTH, help=f"0: the identity; 1: what was learned; at most {MAX_STRENGTH:g}")
     ] = 1.0,
     sources: Annotated[
         Sources, typer.Option(help="training: of a known cohort, only cases the generator has seen")

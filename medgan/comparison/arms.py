@@ -7,7 +7,7 @@ Every arm changes training samples only, on the fly; validation and test cases a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -102,6 +102,12 @@ def is_reference(arm: Arm) -> bool:
     It shows how much there is to gain; it is no comparison that anything is claimed of.
     """
     return REFERENCE_PART in arm.parts
+
+
+def teacher_of(arm: Arm) -> Arm | None:
+    """Return how an arm's teacher is trained: as the arm is, but for its teacher; ``None`` where it has none."""
+    parts = tuple(part for part in arm.parts if part not in TEACHER_PARTS)
+    return None if parts == arm.parts else replace(arm, parts=parts)
 
 
 def parse_parts(text: str) -> tuple[str, ...]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from medgan.comparison.arms import FITTED_PART
+from medgan.comparison.arms import FITTED_PART, teacher_of
 from medgan.comparison.design import Cell, all_cells, redrawn_in_words, trial_cells
 from medgan.comparison.engines import default_workers
 from medgan.comparison.execution import execute
 from medgan.comparison.material import Material
 from medgan.comparison.plan import make_plan, warn_of_few_seeds
 from medgan.comparison.summary import REFERENCE
-from medgan.comparison.teachers import teacher_of
 from medgan.config import Config
 from medgan.threads import torch_threads
 

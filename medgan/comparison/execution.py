@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medgan.comparison.arms import FITTED_PART, Arm, build_transform, image_mode, is_reference
+from medgan.comparison.arms import FITTED_PART, Arm, build_transform, image_mode, is_reference, teacher_of
 from medgan.comparison.atlas import atlas_predictions
 from medgan.comparison.design import Cell
 from medgan.comparison.downstream import (
@@ -24,11 +24,11 @@ from medgan.comparison.downstream import (
     score_logits,
     train_downstream,
 )
+from medgan.comparison.kept import KeptModel
 from medgan.comparison.material import Block, Material
 from medgan.comparison.results import RunRecord, Score, Split
 from medgan.comparison.scoring import headline
 from medgan.comparison.self_training import Predict, consensus_predictions, plain_predictions, pseudo_label
-from medgan.comparison.teachers import teacher_of
 from medgan.data.loaders import Prepared
 from medgan.sampler import Recipe
 from medgan.seeding import derive_seed
@@ -68,20 +68,17 @@ def execute(material: Material, cell: Cell, key: str, on_step: OnStep | None = N
     first = cell.seed == 0 and cell.fold == 0
     pictured = config.compare.pictures and task.kind == "segmentation" and first and not trial
     with torch_threads(config.compare.threads):  # the same number on every machine: it decides the last digits
-        training, pseudo, teacher_seconds = _training_cases(material, arm, block, cell, seed)
-        transform = _transform(material, arm, cell)
         # Who chooses does not look at the test.
         held_out = {} if trial else {"test": block.used["test"], "external": material.external}
         if config.compare.function is not None:
+            training, pseudo, teacher_seconds = _training_cases(material, arm, block, cell, seed)
+            transform = _transform(material, arm, cell)
             scores, seconds, maps = _own(material, arm, transform, training, pseudo, block, held_out, seed)
             curve: tuple[Any, ...] = ()
         else:
-            trained = train_downstream(
-                task, training, block.used["validation"], arm, transform, config.compare, seed, on_step, pseudo
-            )
+            model = _model(material, cell, key, block, seed, on_step)
+            trained, teacher_seconds = model.trained, model.teacher_seconds
             curve, seconds = trained.curve, trained.seconds
-            if material.is_teacher(cell, key):
-                material.teachers.keep(key, trained.network, seconds)
             scores = score(trained.network, block.used["validation"], task, "validation")
             for split, cases in held_out.items():
                 scores += score(trained.network, cases, task, _split(split))
@@ -91,6 +88,35 @@ def execute(material: Material, cell: Cell, key: str, on_step: OnStep | None = N
         headline(scores, task, "validation" if trial else "test"), curve, tuple(scores),
     )  # fmt: skip
     return Outcome(record, np.concatenate(maps) if pictured and maps else None)
+
+
+def _model(material: Material, cell: Cell, key: str, block: Block, seed: int, on_step: OnStep | None) -> KeptModel:
+    """Return the model of a run: that of the trial whose values were chosen for it, or one trained now."""
+    task, settings = material.task, material.config.compare
+    if cell.choice:
+        tried = material.kept.recall(key, new_network(task, block.used["training"], settings, seed))
+        # Without its steps it was trained as a teacher, which is not validated along the way.
+        if tried is not None and tried.steps:
+            if on_step is not None:
+                for step, values in tried.steps:
+                    on_step(step, values)
+            return tried
+    arm = material.arm(cell)
+    training, pseudo, teacher_seconds = _training_cases(material, arm, block, cell, seed)
+    steps: list[tuple[int, dict[str, float]]] = []
+
+    def listen(step: int, values: Mapping[str, float]) -> None:
+        steps.append((step, {name: float(value) for name, value in values.items()}))
+        if on_step is not None:
+            on_step(step, values)
+
+    trained = train_downstream(
+        task, training, block.used["validation"], arm, _transform(material, arm, cell), settings, seed, listen, pseudo
+    )
+    model = KeptModel(trained, teacher_seconds, tuple(steps))
+    if material.is_needed_again(cell, key):
+        material.kept.keep(key, model)
+    return model
 
 
 def _transform(material: Material, arm: Arm, cell: Cell) -> Any:
@@ -134,13 +160,12 @@ def _training_cases(
 def _teacher(material: Material, arm: Arm, labelled: Sequence[Prepared], cell: Cell, seed: int) -> Trained:
     """Return the teacher of a run, trained as ``arm``; the one that was kept where it has been trained before."""
     key = material.key(cell, arm)
-    network = new_network(material.task, labelled, material.config.compare, seed)
-    seconds = material.teachers.recall(key, network)
-    if seconds is not None:
-        return Trained(network, (), seconds)
+    kept = material.kept.recall(key, new_network(material.task, labelled, material.config.compare, seed))
+    if kept is not None:
+        return kept.trained
     transform = _transform(material, arm, cell)
     trained = train_downstream(material.task, labelled, (), arm, transform, material.config.compare, seed)
-    material.teachers.keep(key, trained.network, trained.seconds)
+    material.kept.keep(key, KeptModel(trained))
     return trained
 
 

@@ -8,13 +8,14 @@ from functools import cached_property
 from typing import Any
 
 from medgan.checkpoint import Checkpoint, library_versions
-from medgan.comparison.arms import RANDOM_PARTS, Arm, is_reference
+from medgan.comparison.arms import RANDOM_PARTS, Arm, is_reference, teacher_of
 from medgan.comparison.atlas import Atlas
 from medgan.comparison.buildable import require_buildable
 from medgan.comparison.design import ALL_LABELLED, TUNED, Cell, blocks, expand_arms, expand_trials, folds
 from medgan.comparison.digests import Digests, digest_of
 from medgan.comparison.external import read_external
 from medgan.comparison.generators import load_generators
+from medgan.comparison.kept import KeptModels
 from medgan.comparison.leaks import (
     require_choosers,
     require_enough,
@@ -27,7 +28,6 @@ from medgan.comparison.leaks import (
 from medgan.comparison.magnitudes import Magnitudes, measure_magnitudes
 from medgan.comparison.own_function import function_digest, load_function
 from medgan.comparison.scoring import make_task
-from medgan.comparison.teachers import Teachers, teacher_of
 from medgan.config import Config, DataConfig
 from medgan.data.cohort import Case, Cohort, open_cohort
 from medgan.data.loaders import Prepared, prepare, stack_images
@@ -72,7 +72,7 @@ class Material:
     Args:
         config: of the study.
         checked: the checks were made by the process that started this one, on the same files; they are not made again.
-        teachers: where trained teachers lie; by default none is kept.
+        kept: where models lie that are needed again; by default none is kept.
         digests: of files, as that process has found them (:attr:`Digests.known`); they are not read for it again.
 
     Raises:
@@ -84,11 +84,11 @@ class Material:
         config: Config,
         *,
         checked: bool = False,
-        teachers: Teachers | None = None,
+        kept: KeptModels | None = None,
         digests: Mapping[str, str] | None = None,
     ) -> None:
         self.config = config
-        self.teachers = Teachers() if teachers is None else teachers
+        self.kept = KeptModels() if kept is None else kept
         self.arms = {arm.name: arm for arm in expand_arms(config.compare, config.name)}
         self.trials = expand_trials(config.compare, config.name)
         self._variants = {arm.name: arm for variants in self.trials.values() for arm in variants}
@@ -195,8 +195,13 @@ class Material:
             self._atlases[labelled, fold] = draw, atlas
         return self._atlases[labelled, fold][1]
 
-    def is_teacher(self, cell: Cell, key: str) -> bool:
-        """Return whether the model that a run trains, known by its key, is the teacher of another arm as well."""
+    def is_needed_again(self, cell: Cell, key: str) -> bool:
+        """Return whether the model that a run trains, known by its key, may be the teacher of another arm, or an arm.
+
+        A trial with the values that are chosen is what the arm is to be with the same seed.
+        """
+        if self.is_trial(cell):
+            return True
         taught = filter(None, map(teacher_of, (*self.arms.values(), *self._variants.values())))
         return any(self.key(cell, teacher) == key for teacher in taught)
 
@@ -229,6 +234,11 @@ class Material:
                 "versions": versions(),
             }
         )
+
+    def keys(self, cell: Cell) -> tuple[str, ...]:
+        """Return the keys of the models that a run needs: its own, and its teacher's where it has one."""
+        teacher = teacher_of(self.arm(cell))
+        return (self.key(cell), *(() if teacher is None else (self.key(cell, teacher),)))
 
     def checkpoints(self) -> dict[tuple[str, int, int], Checkpoint]:
         """Return the generators' checkpoints by (name, labelled, fold)."""

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medgan.comparison.arms import teacher_of
 from medgan.comparison.design import Cell
 from medgan.comparison.engines import EngineName, run_cells
 from medgan.comparison.execution import Outcome
@@ -15,7 +16,6 @@ from medgan.comparison.gallery import PREDICTIONS, save_predictions
 from medgan.comparison.live import LiveTable
 from medgan.comparison.material import Material
 from medgan.comparison.results import FailedRun, RunRecord, load_run, save_run
-from medgan.comparison.teachers import teacher_of
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def run_all(
             logger.info("%d finished runs of the same content were there already", ran.reused)
         waiting = [(cell, keys[cell]) for cell in _teachers_first(material, cells) if cell not in ran.records]
         if waiting:
-            material.teachers.open()
+            material.kept.open()
         ended = set[Cell]()
 
         def on_step(cell: Cell, step: int, values: Mapping[str, float]) -> None:

@@ -15,6 +15,8 @@ from medgan.comparison.design import TUNED, Cell, all_cells
 from medgan.comparison.engines import EngineName
 from medgan.comparison.gallery import save_gallery
 from medgan.comparison.gap_table import GAP_COLUMNS, GapRow, gap_rows
+from medgan.comparison.kept import FOLDER as KEPT
+from medgan.comparison.kept import KeptModels
 from medgan.comparison.material import Material
 from medgan.comparison.plan import checks, freeze, make_plan, require_own_folder, warn_of_few_seeds
 from medgan.comparison.recording import CellRecorder, StudyRecorder
@@ -30,8 +32,6 @@ from medgan.comparison.results import (
 )
 from medgan.comparison.running import Listener, Ran, run_all
 from medgan.comparison.summary import COLUMNS, Question, SummaryRow, summarise
-from medgan.comparison.teachers import FOLDER as TEACHERS
-from medgan.comparison.teachers import Teachers
 from medgan.comparison.tuning import tune, with_choices
 from medgan.config import Config
 from medgan.errors import TrainingFailure
@@ -88,7 +88,7 @@ def compare(
         TrainingFailure: every run of an arm failed, or a process died; finished runs are kept.
     """
     require_own_folder(output)
-    material = Material(config, teachers=Teachers(output / TEACHERS))
+    material = Material(config, kept=KeptModels(output / KEPT))
     digest, plan = freeze(make_plan(material), output)
     tracker = open_tracker(config.tracking) if tracker is None else tracker
     cells = all_cells(config, list(material.arms.values()))
@@ -96,6 +96,7 @@ def compare(
     warn_of_few_seeds(material, added)
     with StudyRecorder(tracker, plan, digest) as recorder:
         cells = with_choices(cells, tune(material, output, engine=engine, workers=workers))
+        material.kept.keep_only({key for cell in cells for key in material.keys(cell)})
         ran = _run_all(material, cells, output, recorder, engine, workers)
         records, failed = [ran.records[cell] for cell in cells if cell in ran.records], ran.failed
         runs = _arranged(records, list(material.arms))
@@ -126,7 +127,7 @@ def _run_all(
     """Run the study's runs, each recorded in the tracking store."""
     with _Recording(recorder, material) as recording:
         ran = run_all(material, cells, output, RUNS_FOLDER, recording, engine=engine, workers=workers)
-    material.teachers.close()
+    material.kept.close()
     return ran
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from medgan.config.data import PreprocessConfig
 from medgan.config.section import Section
+from medgan.limits import MAX_STRENGTH
 
 ArmPart = Literal[
     "none",
@@ -30,7 +31,7 @@ class AugmentConfig(Section):
     """How an arm uses the generator."""
 
     probability: float = Field(0.5, ge=0, le=1, description="share of samples replaced by a sibling")
-    strength: float = Field(1.0, ge=0, le=2, description="0: the identity; 1: what was learned")
+    strength: float = Field(1.0, ge=0, le=MAX_STRENGTH, description="0: the identity; 1: what was learned")
     min_quality: float = Field(0.0, ge=0, lt=1, description="siblings that score less are drawn again; 0: none are")
 
 
@@ -41,7 +42,7 @@ class ArmConfig(Section):
     use: str = Field("none", description="parts joined by +, e.g. classical+gan")
     generator: str | None = Field(None, description="name in `generators`; none: the only one")
     probability: float | None = Field(None, ge=0, le=1, description="none: compare.gan.probability")
-    strength: float | None = Field(None, ge=0, le=2, description="none: compare.gan.strength")
+    strength: float | None = Field(None, ge=0, le=MAX_STRENGTH, description="none: compare.gan.strength")
     min_quality: float | None = Field(None, ge=0, lt=1, description="none: compare.gan.min_quality")
     transforms: tuple[dict[str, Any], ...] = Field((), description="MONAI or TorchIO transforms by `_target_`")
 
@@ -52,7 +53,7 @@ class SweepConfig(Section):
     probability: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         (), description="shares of siblings: listed arms with gan or random-deformation are repeated for each"
     )
-    strength: tuple[Annotated[float, Field(ge=0, le=2)], ...] = Field((), description="strengths: likewise")
+    strength: tuple[Annotated[float, Field(ge=0, le=MAX_STRENGTH)], ...] = Field((), description="strengths: likewise")
 
 
 class TuneConfig(Section):
@@ -61,7 +62,7 @@ class TuneConfig(Section):
     probability: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         (), description="shares tried for each arm with gan, random-deformation or duplicate that gives none itself"
     )
-    strength: tuple[Annotated[float, Field(ge=0, le=2)], ...] = Field(
+    strength: tuple[Annotated[float, Field(ge=0, le=MAX_STRENGTH)], ...] = Field(
         (), description="strengths tried for each arm with gan or random-deformation that gives none itself"
     )
     seeds: int = Field(2, ge=1, description="trainings of each value, with the study's first seeds; at most its own")

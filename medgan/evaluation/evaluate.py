@@ -17,6 +17,7 @@ from medgan.evaluation.intervals import RESAMPLES
 from medgan.evaluation.privacy import STATEMENT
 from medgan.evaluation.real import Real, patients_of
 from medgan.evaluation.report import render_page
+from medgan.limits import MAX_STRENGTH
 from medgan.sampler import load
 
 FORMAT_VERSION = 2
@@ -61,8 +62,10 @@ def evaluate(
         raise InputFault(output, "LIMIT", f"the limit is {limit}", "allow at least 1 case of each kind")
     if task_steps < 0:
         raise InputFault(output, "TASK_STEPS", f"--task-steps is {task_steps}", "allow 0 (no task network) or more")
-    if not 0 < strength <= 2:
-        raise InputFault(output, "STRENGTH", f"--strength is {strength}", "give more than 0 and at most 2")
+    if not 0 < strength <= MAX_STRENGTH:
+        raise InputFault(
+            output, "STRENGTH", f"--strength is {strength}", f"give more than 0 and at most {MAX_STRENGTH:g}"
+        )
     require_output(output)
     sampler = load(checkpoint)
     loaded = sampler.checkpoint

@@ -22,12 +22,13 @@ from medgan import cli
 from medgan.checkpoint import Origin, save_checkpoint
 from medgan.comparison import execution, study
 from medgan.comparison.cost import describe
+from medgan.comparison.downstream import Trained
 from medgan.comparison.engines import attempts
+from medgan.comparison.kept import KeptModel, KeptModels
 from medgan.comparison.metrics import METRICS
 from medgan.comparison.plan import require_own_folder
 from medgan.comparison.report import write_report
-from medgan.comparison.results import load_run, read_runs, read_table
-from medgan.comparison.teachers import Teachers
+from medgan.comparison.results import CurvePoint, load_run, read_runs, read_table
 from medgan.config import Config, parse_config
 from medgan.data.cohort import open_cohort
 from medgan.data.split import Split, content_hash, split_cohort
@@ -462,28 +463,39 @@ def test_a_teacher_is_trained_once_whatever_arms_it_teaches(
     arms = ["classical+self-training", "classical", "classical+atlas", "none"]
     compare(config(arms=arms, baseline="classical", seeds=1), tmp_path / "kept", NoTracker())
     assert trained == ["classical", "none", "classical+self-training", "classical+atlas"]
-    assert not (tmp_path / "kept" / "teachers").exists()
+    assert not (tmp_path / "kept" / "kept").exists()
     # The same to the byte where every teacher is trained anew.
-    monkeypatch.setattr("medgan.comparison.teachers.Teachers.recall", lambda *_: None)
+    monkeypatch.setattr("medgan.comparison.kept.KeptModels.recall", lambda *_: None)
     compare(config(arms=arms, baseline="classical", seeds=1), tmp_path / "anew", NoTracker())
     assert len(trained) == 4 + 6
     tables = [(tmp_path / name / "results.csv").read_bytes() for name in ("kept", "anew")]
     assert tables[0] == tables[1]
 
 
-def test_a_teacher_nobody_can_read_is_trained_again(tmp_path: Path) -> None:
-    teachers, network = Teachers(tmp_path / "teachers"), torch.nn.Linear(2, 3)
-    teachers.keep("key", network, 1.5)  # before there is a folder: nothing is kept, nothing is harmed
-    assert teachers.recall("key", network) is None
-    teachers.open()
-    teachers.keep("key", network, 1.5)
+def test_what_was_kept_comes_back_whole_and_is_trained_again_where_nobody_can_read_it(tmp_path: Path) -> None:
+    kept, network = KeptModels(tmp_path / "kept"), torch.nn.Linear(2, 3)
+    model = KeptModel(
+        Trained(network, (CurvePoint(2, "dice", 0.5),), 1.5), 0.5, ((1, {"loss": 0.25}), (2, {"loss": 0.125}))
+    )
+    kept.keep("key", model)  # before there is a folder: nothing is kept, nothing is harmed
+    assert kept.recall("key", network) is None
+    kept.open()
+    kept.keep("key", model)
+    kept.keep("key", KeptModel(Trained(torch.nn.Linear(2, 3), (), 9.0)))  # tells less: the other stays
     other = torch.nn.Linear(2, 3)
-    assert teachers.recall("key", other) == 1.5
+    again = kept.recall("key", other)
+    assert again is not None
+    assert again.trained.network is other
     assert torch.equal(other.weight, network.weight)
-    (tmp_path / "teachers" / "key.safetensors").write_bytes(b"not a network")
-    assert teachers.recall("key", other) is None
-    assert Teachers().recall("key", other) is None
-    teachers.close()
+    assert (again.trained.curve, again.trained.seconds) == (model.trained.curve, 1.5)
+    assert (again.teacher_seconds, again.steps) == (0.5, model.steps)
+    kept.keep("another", model)
+    kept.keep_only({"key"})
+    assert [file.name for file in (tmp_path / "kept").iterdir()] == ["key.safetensors"]
+    (tmp_path / "kept" / "key.safetensors").write_bytes(b"not a network")
+    assert kept.recall("key", other) is None
+    assert KeptModels().recall("key", other) is None
+    kept.close()
     assert not list(tmp_path.iterdir())
 
 

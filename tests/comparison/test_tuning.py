@@ -139,7 +139,8 @@ def test_an_arm_is_what_it_would_be_with_the_chosen_value_given_by_hand(
 
     same = compare(with_strengths(chosen), tmp_path / "out", NoTracker())
     assert [r.key for arm in TUNED for r in same.runs[0][arm]] == [r.key for arm in TUNED for r in tuned.runs[0][arm]]
-    assert (tmp_path / "out" / "results.csv").read_bytes() == (tuned.output / "results.csv").read_bytes()
+    for table in ("results.csv", "curve.csv"):
+        assert (tmp_path / "out" / table).read_bytes() == (tuned.output / table).read_bytes()
     # And it is another than that of the value that was not taken.
     other = Material(with_strengths({arm: 2.5 - strength for arm, strength in chosen.items()}))
     assert other.key(Cell(0, 0, 0, TUNED[0])) != tuned.runs[0][TUNED[0]][0].key
@@ -308,9 +309,9 @@ def test_what_is_tried_may_be_its_teacher(
     tree = config(arms=arms, baseline="gan", seeds=1, steps=1, pictures=False, tune={"strength": [0.5, 1], "seeds": 1},
                   checkpoint=str(tmp_path / "g"))  # fmt: skip
     compare(with_generator(tree, tmp_path / "g"), tmp_path / "out", NoTracker())
-    # Four trials and two arms, and no teacher anew: each was an arm or a trial itself.
-    assert len(trained) == 6
-    assert not (tmp_path / "out" / "teachers").exists()
+    # Four trials and nothing anew: each teacher was a trial, and each arm is one of its trials, tested.
+    assert len(trained) == 4
+    assert not (tmp_path / "out" / "kept").exists()
 
 
 def test_a_test_scan_among_the_choosers_is_refused(settings: Config, tmp_path: Path) -> None:

@@ -260,6 +260,7 @@ def test_a_cohort_of_nothing_but_other_scans_of_training_patients_is_refused(
         ({"limit": 0}, "LIMIT"),
         ({"task_steps": -1}, "TASK_STEPS"),
         ({"strength": 0}, "STRENGTH"),
+        ({"strength": 4.1}, "STRENGTH"),
     ],
 )
 def test_arguments_out_of_range_are_refused(

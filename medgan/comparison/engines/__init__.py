@@ -47,7 +47,7 @@ def run_cells(
     if engine == "ray":
         from medgan.comparison.engines.cluster import run_on_ray
 
-        yield from run_on_ray(material.config, cells, on_step, workers, material.teachers)
+        yield from run_on_ray(material.config, cells, on_step, workers, material.kept)
         return
     number = min(workers or default_workers(material.config), len(cells))
     if number <= 1:

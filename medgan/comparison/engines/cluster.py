@@ -14,7 +14,7 @@ from medgan.cluster import import_ray
 from medgan.comparison.design import Cell
 from medgan.comparison.engines.attempts import Ended, Progress
 from medgan.comparison.engines.crew import Crew, short
-from medgan.comparison.teachers import Teachers
+from medgan.comparison.kept import KeptModels
 from medgan.config import Config
 from medgan.errors import InputFault, TrainingFailure
 
@@ -30,7 +30,7 @@ def run_on_ray(
     cells: Sequence[tuple[Cell, str]],
     on_step: Progress,
     workers: int | None = None,
-    teachers: Teachers | None = None,
+    kept: KeptModels | None = None,
 ) -> Iterator[Ended]:
     """Run cells, each with its key, over the cluster at ``RAY_ADDRESS``, or else over one of this machine alone.
 
@@ -41,7 +41,7 @@ def run_on_ray(
         cells: which runs.
         on_step: called as a run goes on, once for each step.
         workers: actors at most; by default as many as the cluster has room for.
-        teachers: trained ones, where a node sees their folder; by default none is kept.
+        kept: trained models, where a node sees their folder; by default none is kept.
 
     Raises:
         InputFault: Ray is not installed, does not answer, has no node that is large enough, or a node sees other files
@@ -50,7 +50,7 @@ def run_on_ray(
     """
     with _connected() as ray:
         room = _room(ray, config.compare.threads, workers)
-        yield from Crew(ray, config, cells, on_step, room, teachers).run()
+        yield from Crew(ray, config, cells, on_step, room, kept).run()
 
 
 @contextmanager

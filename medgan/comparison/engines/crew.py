@@ -16,9 +16,9 @@ from typing import Any
 from medgan.comparison.design import Cell
 from medgan.comparison.engines.attempts import Ended, Progress, Steps, attempt
 from medgan.comparison.execution import Outcome
+from medgan.comparison.kept import KeptModels
 from medgan.comparison.material import Material
 from medgan.comparison.results import FailedRun
-from medgan.comparison.teachers import Teachers
 from medgan.config import Config
 from medgan.errors import InputFault, TrainingFailure
 
@@ -49,7 +49,7 @@ class Crew:
         cells: runs to be made, each with its key.
         on_step: called once for each step of a run.
         room: how many actors at a time, and the resources of each.
-        teachers: trained ones, where a node sees their folder.
+        kept: trained models, where a node sees their folder.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Crew:
         cells: Sequence[tuple[Cell, str]],
         on_step: Progress,
         room: tuple[int, dict[str, int]],
-        teachers: Teachers | None = None,
+        kept: KeptModels | None = None,
     ) -> None:
         self.ray = ray
-        self.config, self.teachers = config, teachers
+        self.config, self.kept = config, kept
         self.on_step = on_step
         self.size, resources = room
         # Two threads: one to run, one to be asked how it goes on.
@@ -106,7 +106,7 @@ class Crew:
         while len(self.opening) < min(len(self.waiting), self.size - len(self.running)):
             actor = self.remote.remote()
             self.actors.append(actor)
-            self.opening[actor.open.remote(self.config, str(Path.cwd()), self.teachers)] = actor
+            self.opening[actor.open.remote(self.config, str(Path.cwd()), self.kept)] = actor
 
     def _welcome(self, reference: Any) -> None:
         """An actor has read the study, or died over it."""
@@ -193,12 +193,12 @@ class StudyActor:
         self._steps: Steps = []
         self._lock = threading.Lock()
 
-    def open(self, config: Config, folder: str, teachers: Teachers | None = None) -> None:
+    def open(self, config: Config, folder: str, kept: KeptModels | None = None) -> None:
         """Read the study, from the folder that its relative paths start from."""
         os.environ["MEDGAN_QUIET"] = "1"
         with suppress(OSError):
             os.chdir(folder)
-        self._material = Material(config, checked=True, teachers=teachers)
+        self._material = Material(config, checked=True, kept=kept)
 
     def run(self, cell: Cell, key: str) -> tuple[Outcome | FailedRun, Steps]:
         """Make a run and return what it gives, with the steps that were not asked for.

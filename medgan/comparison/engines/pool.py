@@ -37,7 +37,7 @@ def run_in_processes(
     context = multiprocessing.get_context("spawn")
     steps: Any = context.Queue()
     at: Any = context.RawArray("q", len(cells))  # by run the process at it: shared memory outlives a process, words not
-    opened = {"checked": True, "teachers": material.teachers, "digests": dict(material.digests.known)}
+    opened = {"checked": True, "kept": material.kept, "digests": dict(material.digests.known)}
     pool = ProcessPoolExecutor(workers, context, _open_worker, (material.config, opened, steps, at))
     pending: dict[Future[Outcome | FailedRun], Cell] = {}
     processes: list[Any] = []
