@@ -23,6 +23,12 @@ def file(tmp_path: Path) -> Path:
 ARMS = ("none", "classical", "gan", "classical+gan")
 SHIPPED = {
     **dict.fromkeys(("demo", "hippocampus", "hippocampus_study", "nodules_ct", "adrenal"), ARMS),
+    "nodules_segmentation": (
+        "classical",
+        "classical+random-deformation",
+        "classical+gan",
+        "classical+self-training",
+    ),
     "adrenal_study": ("none", "random-deformation", "duplicate", "gan"),
 }
 
@@ -39,7 +45,7 @@ def test_all_shipped_configurations_are_tested() -> None:
     assert {p.stem for p in CONFIGS.glob("*.yaml")} == set(SHIPPED)
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in CONFIGS.glob("*_study.yaml")))
+@pytest.mark.parametrize("name", sorted([*(p.stem for p in CONFIGS.glob("*_study.yaml")), "nodules_segmentation"]))
 def test_a_shipped_study_has_the_seeds_that_a_verdict_needs(name: str) -> None:
     compare = load_config(CONFIGS / f"{name}.yaml").compare
     arms = expand_arms(compare)

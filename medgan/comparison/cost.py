@@ -47,8 +47,10 @@ def describe(config: Config, *, workers: int | None = None) -> str:
         trained.add(key)
         tried = {variant.name for variant in material.trials.get(name, ())}
         trials = sum(cell.arm in tried for cell in trial_cells(config, material.trials))
-        total += seconds * (trials + sum(cell.arm == name for cell in cells))
-        tuning = f", and {trials} more to choose among {len(tried)} values on validation cases" if tried else ""
+        # A trial with the chosen values is the arm's own run, tested; not with one's own function, which keeps none.
+        further = trials if config.compare.function or not tried else trials - trials // len(tried)
+        total += seconds * (further + sum(cell.arm == name for cell in cells))
+        tuning = f", and {further} more to choose among {len(tried)} values on validation cases" if tried else ""
         lines.append(f"  {name}: about {seconds / 60:.1f} min a run{tuning}")
     if any(FITTED_PART in arm.parts for arm in material.arms.values()):
         seconds = sum(_fitting_cost(material, labelled, fold) for labelled, fold in material.splits)

@@ -234,7 +234,7 @@ def test_the_plan_holds_what_is_tried_and_an_untuned_one_knows_of_no_tuning(
 
 def test_a_dry_run_counts_the_trials(settings: Config) -> None:
     words = describe(settings, workers=1)
-    assert words.count("and 2 more to choose among 2 values on validation cases") == 2
+    assert words.count("and 1 more to choose among 2 values on validation cases") == 2
 
 
 def test_each_block_and_fold_chooses_for_itself(config: Callable[..., Config], tmp_path: Path) -> None:
