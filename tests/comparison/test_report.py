@@ -193,6 +193,7 @@ def test_sweep_over_probability_is_drawn(segmentation: Path, classification: Pat
 def test_cross_validation_shows_the_corrected_test_and_every_fold(classification: Path, segmentation: Path) -> None:
     assert "corrected t" in shown(classification)
     assert "Split of fold 2" in shown(classification)
+    assert "- Split of fold 2: " in (classification / "report.md").read_text()
     assert "Nadeau and Bengio" in shown(classification)
     assert "corrected t" not in shown(segmentation)
 
