@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgan.checkpoint import Checkpoint, save_without_identifiers
+from medgan.limits import MAX_STRENGTH
 from medgan.sampler import Sampler, load
 from medgan.tracking import PackedModel, Tracker
 
@@ -38,7 +39,7 @@ class ServedGenerator:
 
         Args:
             volumes: in real units (HU, or the scanner's), axes in R, A, S order at the spacing of training.
-            params: ``seed`` of the noise, the same for each volume; ``strength``, 0 for the identity to 2; and
+            params: ``seed`` of the noise, the same for each volume; ``strength``, 0 for the identity to 4; and
                 ``class_name``, empty for "unknown".
 
         Raises:
@@ -50,8 +51,8 @@ class ServedGenerator:
             raise ValueError(f"volumes have the shape (B, C, X, Y, Z), got {volumes.shape}")
         drawn = {**PARAMS, **(params or {})}
         seed, strength, name = int(drawn["seed"]), float(drawn["strength"]), drawn["class_name"] or None
-        if not 0 <= strength <= 2:
-            raise ValueError(f"strength must be in [0, 2], got {strength}")
+        if not 0 <= strength <= MAX_STRENGTH:
+            raise ValueError(f"strength must be in [0, {MAX_STRENGTH:g}], got {strength}")
         siblings = [
             self.sampler.sample(volume, seed=seed, strength=strength, class_name=name)[0].volume for volume in volumes
         ]

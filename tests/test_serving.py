@@ -139,6 +139,9 @@ def test_mlflow_serves_siblings_with_signature_and_params(
 ) -> None:
     model = mlflow.pyfunc.load_model(f"models:/ball_gan/{version}")
     batch = np.random.default_rng(0).uniform(0, 800, (2, 1, 16, 16, 16)).astype(np.float32)
+    assert model.predict(batch, params={"strength": 4.0}).shape == batch.shape
+    with pytest.raises(Exception, match=r"strength must be in \[0, 4\]"):
+        model.predict(batch, params={"strength": 4.1})
     same = model.predict(batch, params={"strength": 0.0})
     assert np.array_equal(same, batch)
     siblings = model.predict(batch, params={"seed": 5, "class_name": "large"})

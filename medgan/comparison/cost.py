@@ -54,10 +54,11 @@ def describe(config: Config, *, workers: int | None = None) -> str:
         lines.append(f"  {name}: about {seconds / 60:.1f} min a run{tuning}")
     if any(FITTED_PART in arm.parts for arm in material.arms.values()):
         seconds = sum(_fitting_cost(material, labelled, fold) for labelled, fold in material.splits)
-        if config.compare.redraw:
-            seconds *= config.compare.seeds  # of other scans under every seed
+        # Under every seed of other scans; every process makes all fits, and those that tune make theirs.
+        draws, tried_draws = (config.compare.seeds, config.compare.tune.seeds) if config.compare.redraw else (1, 1)
         tuned = any(FITTED_PART in arm.parts for variants in material.trials.values() for arm in variants)
-        total += seconds * number * (1 + tuned)  # every process makes all fits, those of tuning too
+        total += seconds * number * (draws + tried_draws * tuned)
+        seconds *= draws
         lines.append(f"  fitting scans to scans: about {seconds / 60:.1f} min in each process")
     lines.append(f"  in all about {total / number / 60:.0f} min on this machine")
     return "\n".join(lines)

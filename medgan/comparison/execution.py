@@ -42,10 +42,12 @@ class Outcome:
     Attributes:
         record: figures of every case.
         predictions: ``(N, *shape)`` uint8 label maps of the test cases; ``None`` where pictures need none.
+        recalled: nothing was trained: a trial with the chosen values was there.
     """
 
     record: RunRecord
     predictions: NDArray[np.uint8] | None = None
+    recalled: bool = False
 
 
 def execute(material: Material, cell: Cell, key: str, on_step: OnStep | None = None) -> Outcome:
@@ -75,8 +77,9 @@ def execute(material: Material, cell: Cell, key: str, on_step: OnStep | None = N
             transform = _transform(material, arm, cell)
             scores, seconds, maps = _own(material, arm, transform, training, pseudo, block, held_out, seed)
             curve: tuple[Any, ...] = ()
+            recalled = False
         else:
-            model = _model(material, cell, key, block, seed, on_step)
+            model, recalled = _model(material, cell, key, block, seed, on_step)
             trained, teacher_seconds = model.trained, model.teacher_seconds
             curve, seconds = trained.curve, trained.seconds
             scores = score(trained.network, block.used["validation"], task, "validation")
@@ -87,11 +90,13 @@ def execute(material: Material, cell: Cell, key: str, on_step: OnStep | None = N
         key, cell.arm, cell.labelled, cell.fold, cell.seed, seconds, teacher_seconds,
         headline(scores, task, "validation" if trial else "test"), curve, tuple(scores),
     )  # fmt: skip
-    return Outcome(record, np.concatenate(maps) if pictured and maps else None)
+    return Outcome(record, np.concatenate(maps) if pictured and maps else None, recalled)
 
 
-def _model(material: Material, cell: Cell, key: str, block: Block, seed: int, on_step: OnStep | None) -> KeptModel:
-    """Return the model of a run: that of the trial whose values were chosen for it, or one trained now."""
+def _model(
+    material: Material, cell: Cell, key: str, block: Block, seed: int, on_step: OnStep | None
+) -> tuple[KeptModel, bool]:
+    """Return the model of a run, and whether it is that of the trial whose values were chosen for it."""
     task, settings = material.task, material.config.compare
     if cell.choice:
         tried = material.kept.recall(key, new_network(task, block.used["training"], settings, seed))
@@ -100,7 +105,7 @@ def _model(material: Material, cell: Cell, key: str, block: Block, seed: int, on
             if on_step is not None:
                 for step, values in tried.steps:
                     on_step(step, values)
-            return tried
+            return tried, True
     arm = material.arm(cell)
     training, pseudo, teacher_seconds = _training_cases(material, arm, block, cell, seed)
     steps: list[tuple[int, dict[str, float]]] = []
@@ -116,7 +121,7 @@ def _model(material: Material, cell: Cell, key: str, block: Block, seed: int, on
     model = KeptModel(trained, teacher_seconds, tuple(steps))
     if material.is_needed_again(cell, key):
         material.kept.keep(key, model)
-    return model
+    return model, False
 
 
 def _transform(material: Material, arm: Arm, cell: Cell) -> Any:

@@ -73,7 +73,9 @@ class KeptModels:
         if self.folder is None or not self.folder.is_dir() or (not model.steps and self._path(key).exists()):
             return
         trained = model.trained
-        weights = {name: value.detach().cpu().contiguous() for name, value in trained.network.state_dict().items()}
+        # Cloned: a network may list the same weights under two names, which the file format refuses to share.
+        state = trained.network.state_dict()
+        weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
         told = {
             "seconds": trained.seconds,
             "teacher_seconds": model.teacher_seconds,
@@ -83,8 +85,8 @@ class KeptModels:
         try:
             with atomic_file(self._path(key)) as stream:
                 stream.write(save(weights, {TRAINING: json.dumps(told)}))
-        except OSError as error:
-            logger.debug("a trained model is not kept (%s)", error.strerror)
+        except (OSError, SafetensorError, TypeError, ValueError, RuntimeError) as error:
+            logger.debug("a trained model is not kept (%s)", error)
 
     def recall(self, key: str, network: nn.Module) -> KeptModel | None:
         """Load what was kept into a network of the same architecture.
@@ -102,6 +104,8 @@ class KeptModels:
             network.load_state_dict(weights)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
             logger.debug("a trained model that was kept cannot be read, it is trained again")
+            with contextlib.suppress(OSError):
+                self._path(key).unlink()  # so that what is trained now takes its place
             return None
         return model
 

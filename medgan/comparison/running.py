@@ -111,7 +111,8 @@ def run_all(
                     save_run(output / folder, outcome.record)
                     ran.records[cell] = outcome.record
                     listener.result(cell, outcome.record)
-                    table.finish(cell, outcome.record.headline.get(metric))
+                    # Steps that were not made would make the time to go too short.
+                    table.finish(cell, outcome.record.headline.get(metric), reused=outcome.recalled)
                 else:
                     ran.failed.append(outcome)
                     listener.failed(cell, outcome)

@@ -494,6 +494,14 @@ def test_what_was_kept_comes_back_whole_and_is_trained_again_where_nobody_can_re
     assert [file.name for file in (tmp_path / "kept").iterdir()] == ["key.safetensors"]
     (tmp_path / "kept" / "key.safetensors").write_bytes(b"not a network")
     assert kept.recall("key", other) is None
+    kept.keep("key", KeptModel(Trained(network, (), 9.0)))
+    assert kept.recall("key", other) is not None  # what nobody could read is no obstacle
+    # A network that lists the same weights twice, as MONAI's DynUNet does.
+    twice = torch.nn.ModuleDict({"first": network, "again": torch.nn.Sequential(network)})
+    kept.keep("twice", KeptModel(Trained(twice, (), 1.0)))
+    other = torch.nn.Linear(2, 3)
+    assert kept.recall("twice", torch.nn.ModuleDict({"first": other, "again": torch.nn.Sequential(other)})) is not None
+    assert torch.equal(other.weight, network.weight)
     assert KeptModels().recall("key", other) is None
     kept.close()
     assert not list(tmp_path.iterdir())

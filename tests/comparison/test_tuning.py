@@ -20,6 +20,7 @@ from medgan.comparison import execution, study
 from medgan.comparison.cost import describe
 from medgan.comparison.design import Cell, expand_trials, trial_cells
 from medgan.comparison.engines import attempts
+from medgan.comparison.live import LiveTable
 from medgan.comparison.material import Material
 from medgan.comparison.results import RunRecord, Trial, read_table, read_trials, write_trials
 from medgan.comparison.tuning import choose, with_choices
@@ -308,7 +309,17 @@ def test_what_is_tried_may_be_its_teacher(
     arms = ["gan", "gan+self-training"]
     tree = config(arms=arms, baseline="gan", seeds=1, steps=1, pictures=False, tune={"strength": [0.5, 1], "seeds": 1},
                   checkpoint=str(tmp_path / "g"))  # fmt: skip
+    shown: dict[str, bool] = {}
+    finish = LiveTable.finish
+
+    def watched(table: LiveTable, cell: Cell, figure: float | None, *, reused: bool = False) -> None:
+        shown[cell.arm] = reused
+        finish(table, cell, figure, reused=reused)
+
+    monkeypatch.setattr(LiveTable, "finish", watched)
     compare(with_generator(tree, tmp_path / "g"), tmp_path / "out", NoTracker())
+    assert [shown.pop(arm) for arm in arms] == [True, True]
+    assert list(shown.values()) == [False] * 4
     # Four trials and nothing anew: each teacher was a trial, and each arm is one of its trials, tested.
     assert len(trained) == 4
     assert not (tmp_path / "out" / "kept").exists()
