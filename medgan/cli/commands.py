@@ -82,7 +82,7 @@ def evaluate(
         float,
         typer.Option(
             callback=SOME_STRENGTH,
-            help=f"of the siblings, 0.01 to {MAX_STRENGTH:g}; 1: what was learned; as they are used",
+            help=f"of the siblings, 0.01 to {MAX_STRENGTH:g}; 1: what was learned; give that of their use",
         ),
     ] = 1.0,
     as_json: AsJson = False,

@@ -48,7 +48,7 @@ def describe(config: Config, *, workers: int | None = None) -> str:
         tried = {variant.name for variant in material.trials.get(name, ())}
         trials = sum(cell.arm in tried for cell in trial_cells(config, material.trials))
         # A trial with the chosen values is the arm's own run, tested; not with one's own function, which keeps none.
-        further = trials if config.compare.function or not tried else trials - trials // len(tried)
+        further = trials - (trials // len(tried) if tried and not config.compare.function else 0)
         total += seconds * (further + sum(cell.arm == name for cell in cells))
         tuning = f", and {further} more to choose among {len(tried)} values on validation cases" if tried else ""
         lines.append(f"  {name}: about {seconds / 60:.1f} min a run{tuning}")

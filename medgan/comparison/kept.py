@@ -10,11 +10,13 @@ import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
@@ -28,7 +30,6 @@ logger = logging.getLogger(__name__)
 FOLDER = "kept"
 SUFFIX = ".safetensors"
 TRAINING = "training"
-Steps = tuple[tuple[int, dict[str, float]], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class KeptModel:
 
     trained: Trained
     teacher_seconds: float = 0.0
-    steps: Steps = ()
+    steps: Sequence[tuple[int, Mapping[str, float]]] = ()
 
 
 class KeptModels:
@@ -73,9 +74,9 @@ class KeptModels:
         if self.folder is None or not self.folder.is_dir() or (not model.steps and self._path(key).exists()):
             return
         trained = model.trained
-        # Cloned: a network may list the same weights under two names, which the file format refuses to share.
-        state = trained.network.state_dict()
-        weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+        # A copy of each: a network may list the same weights under two names, which the file format refuses to share.
+        copied = partial(torch.clone, memory_format=torch.contiguous_format)
+        weights = {name: copied(value.detach().cpu()) for name, value in trained.network.state_dict().items()}
         told = {
             "seconds": trained.seconds,
             "teacher_seconds": model.teacher_seconds,

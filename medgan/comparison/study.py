@@ -96,7 +96,8 @@ def compare(
     warn_of_few_seeds(material, added)
     with StudyRecorder(tracker, plan, digest) as recorder:
         cells = with_choices(cells, tune(material, output, engine=engine, workers=workers))
-        material.kept.keep_only({key for cell in cells for key in material.keys(cell)})
+        if material.trials:
+            material.kept.keep_only({key for cell in cells for key in material.keys(cell)})
         ran = _run_all(material, cells, output, recorder, engine, workers)
         records, failed = [ran.records[cell] for cell in cells if cell in ran.records], ran.failed
         runs = _arranged(records, list(material.arms))
